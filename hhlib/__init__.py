@@ -1,0 +1,16 @@
+"""HybridHash, to learn from, to reproduce and to use. Rooms: network, losses, metrics, data; runs, plots; training,
+retrieval, attention; widgets. Importing this registers the networks with timm and loads no plotting library."""
+
+import importlib
+
+from hhlib import network
+
+__version__ = "0.1.0"
+__all__ = ["attention", "data", "losses", "metrics", "network", "plots", "retrieval", "runs", "training", "widgets"]
+
+
+def __getattr__(name: str):
+    """Rooms load when first used, so that `import hhlib` stays quick and free of matplotlib and ipywidgets."""
+    if name in __all__:
+        return importlib.import_module(f"hhlib.{name}")
+    raise AttributeError(f"module 'hhlib' has no attribute {name!r}")

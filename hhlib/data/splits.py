@@ -1,0 +1,176 @@
+"""Query, training and database set: what a protocol is, how it is drawn from a seed, and what must never overlap."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hhlib.common import check_whole
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All images of a source, before any split.
+
+    Attributes:
+        images: (n, 3, S, S) uint8.
+        labels: (n, C) uint8, multi-hot; single-label data has one 1 a row.
+        classes: C names.
+        flip: whether a mirrored image keeps its labels (not so for digits).
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: list[str]
+    flip: bool
+
+
+class Part(Dataset):
+    """One of the three sets: rows of a pool. ``part[i] -> (image (3, S, S) uint8, labels (C,) uint8, i)``.
+
+    A list of indices gives a whole batch at once, (B, 3, S, S), (B, C), (B,): images that lie in memory need no loop.
+    The label matrix `labels` (n, C) is at hand without reading images; `rows` (n,) int64 says where each image stands
+    in the pool, which is its identity.
+    """
+
+    def __init__(self, pool: Pool, rows: np.ndarray):
+        self.pool, self.rows = pool, torch.as_tensor(np.asarray(rows), dtype=torch.int64)
+        self.labels = pool.labels[self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
+        return self.pool.images[self.rows[index]], self.labels[index], index
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        return self.pool.images[self.rows[index]], self.labels[index], index
+
+    def subset(self, indices: np.ndarray) -> "Part":
+        """The part made of these rows of this part; indices start again at 0."""
+        return Part(self.pool, self.rows[torch.as_tensor(np.asarray(indices))])
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How many images go where.
+
+    Attributes:
+        query, train: images in total; drawn in equal numbers from each class if `by_class`.
+        database: "rest" (all that are neither query nor training image), "rest+train" (all but the queries) or
+            "train" (the training set itself).
+        topk: cut-off of mAP@k that the field reports for this protocol; None ranks the whole database.
+        about: one sentence for the reader.
+    """
+
+    query: int
+    train: int
+    database: str
+    by_class: bool
+    about: str
+    topk: int | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set drawn by a protocol: three parts, and what must be known to use them."""
+
+    name: str
+    seed: int
+    protocol: Protocol
+    query: Part
+    train: Part
+    database: Part
+    classes: list[str] = field(repr=False)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images, in pixels."""
+        return self.query.pool.images.shape[-1]
+
+    @property
+    def flip(self) -> bool:
+        """Whether a mirrored image keeps its labels."""
+        return self.query.pool.flip
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Images in query, train and database."""
+        return {name: len(part) for name, part in self.parts().items()}
+
+    def parts(self) -> dict[str, Part]:
+        """The three parts by name."""
+        return {"query": self.query, "train": self.train, "database": self.database}
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the three lists of rows: equal where the same images stand in the same order."""
+        digest = hashlib.sha256()
+        for name, part in self.parts().items():
+            digest.update(name.encode() + part.rows.numpy().astype("<i8").tobytes())
+        return digest.hexdigest()
+
+
+def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
+    """Draw a split from a pool. The same seed gives the same split on every machine; each part keeps the pool's order.
+
+    Raises:
+        ValueError: if the seed is no whole number, the pool is too small, or a query stands in another part.
+    """
+    rng = np.random.default_rng(check_whole("seed", seed, 0))
+    groups = _groups(pool.labels.numpy()) if protocol.by_class else [np.arange(len(pool.labels))]
+    query, train, rest = [], [], []
+    q, t = protocol.query // len(groups), protocol.train // len(groups)
+    for rows in groups:
+        if len(rows) < q + t:
+            raise ValueError(f"{name} needs {q} query and {t} training images a class, but a class has only {len(rows)}.")
+        rows = rng.permutation(rows)
+        query.append(rows[:q])
+        train.append(rows[q : q + t])
+        rest.append(rows[q + t :])
+    database = {"rest": rest, "rest+train": rest + train, "train": train}[protocol.database]
+    parts = (Part(pool, np.sort(np.concatenate(rows))) for rows in (query, train, database))
+    split = Split(name, seed, protocol, *parts, classes=pool.classes)
+    check_disjoint(split)
+    return split
+
+
+def _groups(labels: np.ndarray) -> list[np.ndarray]:
+    """Rows of each class, for single-label data: (n, C) -> C arrays."""
+    if (labels.sum(axis=1) != 1).any():
+        raise ValueError("a split by class needs exactly one label an image; draw multi-label data as one group.")
+    return [np.flatnonzero(column) for column in labels.T]
+
+
+def check_disjoint(split: Split) -> None:
+    """Raise ValueError if any query image is also a training or a database image."""
+    for name in ("train", "database"):
+        shared = np.intersect1d(split.query.rows, split.parts()[name].rows)
+        if len(shared):
+            raise ValueError(
+                f"{len(shared)} of the {len(split.query)} query images of {split.name} also stand in its {name} set "
+                f"(first: row {shared[0]}), but a query must meet neither training nor database set."
+            )
+
+
+def hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
+    """Cut a validation part from a training part: -> (what is left to train on, validation).
+
+    Model choice then never looks at the query set. Each combination of labels gives its share, so that single-label
+    data stays balanced.
+
+    Args:
+        fraction: share that is held out, from 0 to below 1; each label combination gives its share, rounded down.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"validation is {fraction!r}, but it must be at least 0 and below 1.")
+    rng = np.random.default_rng([seed, 1])  # 1: another stream than the split's
+    order = rng.permutation(len(part))
+    _, kind = np.unique(part.labels.numpy()[order], axis=0, return_inverse=True)
+    order = order[np.argsort(kind.ravel(), kind="stable")]  # the same label combinations side by side
+    step = np.arange(len(part)) * fraction
+    held = np.floor(step + fraction + 1e-9) > np.floor(step + 1e-9)  # every 1/fraction-th
+    return part.subset(np.sort(order[~held])), part.subset(np.sort(order[held]))

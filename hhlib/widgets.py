@@ -1,0 +1,39 @@
+"""Menus over a plain drawing function. The only file that imports ipywidgets."""
+
+import itertools
+from collections.abc import Callable, Iterable
+
+
+def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable) -> None:
+    """Call ``view(**values)``: with menus when `live`, else plainly, so that the figure is ordinary output.
+
+    A view is a function of plain values that draws from what is already computed, and returns nothing. Headless runs
+    use ``live=False``: an error or a figure inside a widget's callback would be lost there.
+
+    Args:
+        view: keyword arguments as in `choices`.
+        live: menus, or plain figures.
+        static: how many combinations of choices are drawn when not live, in order.
+        choices: the values of each argument. A range becomes a slider, anything else a menu.
+    """
+    empty = [name for name, values in choices.items() if len(values) == 0]
+    if empty:
+        raise ValueError(f"there is nothing to choose for {', '.join(empty)}.")
+    if not live:
+        for values in itertools.islice(itertools.product(*choices.values()), static):
+            view(**dict(zip(choices, values, strict=True)))
+        return
+    from ipywidgets import interact
+
+    interact(view, **{name: _control(name, values) for name, values in choices.items()})
+
+
+def _control(name: str, values: Iterable):
+    from ipywidgets import Dropdown, SelectionSlider
+
+    kind = SelectionSlider if isinstance(values, range) else Dropdown
+    label = name.replace("_", " ")
+    arguments = {"continuous_update": False} if kind is SelectionSlider else {}
+    return kind(
+        options=list(values), value=values[0], description=label, style={"description_width": "initial"}, **arguments
+    )
