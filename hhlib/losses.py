@@ -44,7 +44,8 @@ class HybridHashLoss(nn.Module):
 
     With u = tanh(z), U the bank, theta_ij = alpha * <u_i, U_j>, and s_ij = 1 if i and j share a label:
 
-        L = mean over similar pairs of [softplus(theta_ij) - theta_ij] + mean over dissimilar pairs of softplus(theta_ij)
+        L = mean over similar pairs of [softplus(theta_ij) - theta_ij]
+          + mean over dissimilar pairs of softplus(theta_ij)
 
     The bank holds the latest u of every training image. A batch first writes itself into the bank, then is compared
     with all of it; the bank is a constant, so gradients flow through u_i only, also for an image against itself.

@@ -27,7 +27,7 @@ _BLOCK_PAIRS = 1 << 22  #: query-database pairs a block: bounds the memory of th
 
 
 def pack_signs(codes: np.ndarray) -> np.ndarray:
-    """(n, K) numbers -> (n, ceil(K/8)) uint8, bit = 1 where the number is >= 0 (so a zero counts as +1); bools as bits."""
+    """(n, K) numbers -> (n, ceil(K/8)) uint8, bit = 1 where the number is >= 0, so a zero counts as +1."""
     codes = np.asarray(codes)
     return np.packbits(codes if codes.dtype == bool else codes >= 0, axis=1)
 
@@ -128,7 +128,7 @@ def average_precision(n_t: np.ndarray, r_t: np.ndarray, topk: int | None = None)
     }
     ap = {name: np.divide(s, found, out=np.zeros(len(s)), where=found > 0) for name, s in sums.items()}
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
-    for query, t in zip(*np.nonzero(~whole & (N < k) & (n_t > 0)), strict=True):
+    for query, t in zip(*np.nonzero(~whole & (k > N) & (n_t > 0)), strict=True):
         group = N[query, t], R[query, t], n_t[query, t], r_t[query, t]
         before = {name: s[query] for name, s in sums.items()}
         for name, value in _cut_group(*group, k, before, H, log_factorial).items():
@@ -254,7 +254,7 @@ def evaluate(query_codes, query_labels, database_codes, database_labels, *, bits
 
 
 def _checked(query_codes, query_labels, database_codes, database_labels, bits):
-    """Check what the caller gave -> bits, (packed query codes, query labels, packed database codes, database labels)."""
+    """Check what the caller gave -> bits, (packed query codes, labels, packed database codes, labels)."""
     codes = {"query": np.asarray(query_codes), "database": np.asarray(database_codes)}
     classes = 1 + max((int(np.max(x)) for x in (query_labels, database_labels) if np.ndim(x) == 1), default=0)
     labels = {"query": multi_hot(query_labels, classes), "database": multi_hot(database_labels, classes)}
@@ -263,15 +263,22 @@ def _checked(query_codes, query_labels, database_codes, database_labels, bits):
         if codes["query"].dtype == np.uint8:
             raise ValueError("packed codes do not say how long they are: give bits=.")
         bits = codes["query"].shape[-1]
-    width = -(-check_bits(bits) // 8) if packed else bits
+    bits = check_bits(bits)
+    width = -(-bits // 8) if packed else bits
     for name in codes:
         if codes[name].ndim != 2 or codes[name].shape[1] != width or not len(codes[name]):
-            raise ValueError(f"{name} codes have shape {codes[name].shape}, but {bits} bits need (n, {width}), n of at least 1.")
+            raise ValueError(
+                f"{name} codes have shape {codes[name].shape}, but {bits} bits need (n, {width}), n of at least 1."
+            )
         if len(labels[name]) != len(codes[name]):
-            raise ValueError(f"there are {len(codes[name])} {name} codes but {len(labels[name])} rows of {name} labels.")
+            raise ValueError(
+                f"there are {len(codes[name])} {name} codes but {len(labels[name])} rows of {name} labels."
+            )
     if labels["query"].shape[1] != labels["database"].shape[1]:
         widths = labels["query"].shape[1], labels["database"].shape[1]
-        raise ValueError(f"query labels are {widths[0]} wide and database labels {widths[1]}, but they must be equally wide.")
+        raise ValueError(
+            f"query labels are {widths[0]} wide and database labels {widths[1]}, but they must be equally wide."
+        )
     if not packed:
         codes = {name: pack_signs(values) for name, values in codes.items()}
     return bits, (codes["query"], labels["query"], codes["database"], labels["database"])

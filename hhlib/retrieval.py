@@ -24,7 +24,13 @@ def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 @torch.inference_mode()
 def encode(
-    net: nn.Module, part: Part, *, mean: list[float], std: list[float], precision: str = "float32", batch_size: int = 500
+    net: nn.Module,
+    part: Part,
+    *,
+    mean: list[float],
+    std: list[float],
+    precision: str = "float32",
+    batch_size: int = 500,
 ) -> Tensor:
     """The network's outputs for all images of a part, in its order: -> z (n, K) float32, on the CPU.
 
@@ -60,7 +66,9 @@ def search(query_codes: np.ndarray, database_codes: np.ndarray, *, k: int) -> tu
 
     if query_codes.shape[1] != database_codes.shape[1]:
         widths = query_codes.shape[1], database_codes.shape[1]
-        raise ValueError(f"query codes are {widths[0]} bytes wide and database codes {widths[1]}, but they must be equal.")
+        raise ValueError(
+            f"query codes are {widths[0]} bytes wide and database codes {widths[1]}, but they must be equal."
+        )
     check_whole("k", k, 1, len(database_codes))
     index = faiss.IndexBinaryFlat(8 * database_codes.shape[1])
     index.use_heap = False  # counting instead of a heap: ties come out in database order

@@ -1,13 +1,13 @@
 """What a run leaves on disk, and how to read it: notebooks hand work to each other only through this folder.
 
-    runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
-        run.json              everything needed to repeat it
-        history.csv           one line an epoch; timing.csv: its seconds, apart, so that history is the same in a re-run
-        model.safetensors     the chosen weights (best on the validation part)
-        training_state.pt     where training stands, to go on from
-        codes.npz             packed codes and labels of query and database set
-        metrics.json          the scores
-        figures/, *.html      what the notebooks drew
+runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
+    run.json              everything needed to repeat it
+    history.csv           one line an epoch; timing.csv: its seconds, apart, so that history is the same in a re-run
+    model.safetensors     the chosen weights (best on the validation part)
+    training_state.pt     where training stands, to go on from
+    codes.npz             packed codes and labels of query and database set
+    metrics.json          the scores
+    figures/, *.html      what the notebooks drew
 """
 
 import json
@@ -52,7 +52,7 @@ def find(root: str | Path = "runs") -> list["Run"]:
 
 @contextmanager
 def atomic(path: Path):
-    """A path to write to, which takes the place of `path` only when all went well: a crash leaves the old file whole."""
+    """A path to write to, which takes the place of `path` only when all went well; a crash leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
@@ -65,7 +65,9 @@ def atomic(path: Path):
 def write_json(path: Path, content: dict) -> None:
     """Write JSON atomically; NumPy numbers and arrays become plain ones."""
     with atomic(path) as draft:
-        draft.write_text(json.dumps(content, indent=1, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x)))
+        draft.write_text(
+            json.dumps(content, indent=1, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
+        )
 
 
 def surroundings() -> dict:
@@ -132,6 +134,10 @@ class Run:
         """Store what `codes` reads."""
         with atomic(self.path / "codes.npz") as draft:
             np.savez_compressed(draft, **arrays)
+
+    def save_metrics(self, scores: dict, **more) -> None:
+        """Store what `metrics` reads: the scores of `metrics.evaluate` without its arrays over queries, and `more`."""
+        write_json(self.path / "metrics.json", {k: v for k, v in scores.items() if k not in ("histogram", "ap")} | more)
 
     def save_figure(self, figure, name: str) -> None:
         """Keep a figure as figures/<name>.png."""

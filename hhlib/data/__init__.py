@@ -30,7 +30,9 @@ __all__ = [
 #: The protocols, after `spec/evaluation.md`'s table; digits and shapes are ours.
 PROTOCOLS = {
     "digits": Protocol(200, 1_000, "rest", True, "1,797 handwritten digits; training images are not in the database."),
-    "shapes": Protocol(300, 1_200, "rest", False, "Drawn pictures with one to three labels each; three disjoint parts."),
+    "shapes": Protocol(
+        300, 1_200, "rest", False, "Drawn pictures with one to three labels each; three disjoint parts."
+    ),
     "cifar10": Protocol(1_000, 5_000, "rest", True, "Training images are not in the database."),
     "cifar10-1": Protocol(1_000, 5_000, "rest+train", True, "The 5,000 training images stand in the database."),
     "cifar10-2": Protocol(10_000, 50_000, "train", True, "The database is the training set itself."),

@@ -141,7 +141,9 @@ def cifar10(root: Path, download: bool = False) -> Pool:
             f"{folder} lacks {', '.join(missing)}: unpack {CIFAR10_URL} there, or load with download=True."
         )
     files = [(folder / name).read_bytes() for name in CIFAR10_FILES]
-    changed = [n for n, raw in zip(CIFAR10_FILES, files, strict=True) if hashlib.md5(raw).hexdigest() != CIFAR10_FILES[n]]
+    changed = [
+        n for n, raw in zip(CIFAR10_FILES, files, strict=True) if hashlib.md5(raw).hexdigest() != CIFAR10_FILES[n]
+    ]
     if changed:
         warnings.warn(f"{folder}: {', '.join(changed)} differ from the official CIFAR-10 (MD5).", stacklevel=2)
     batches = [_read_batch(folder / name, raw) for name, raw in zip(CIFAR10_FILES, files, strict=True)]
@@ -158,7 +160,7 @@ def _read_batch(path: Path, raw: bytes) -> tuple[np.ndarray, np.ndarray]:
         images, numbers = np.asarray(batch["data"]), np.asarray(batch["labels"], dtype=np.int64)
     except (pickle.UnpicklingError, EOFError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a CIFAR-10 batch ({error}).") from error
-    if images.dtype != np.uint8 or images.shape != (len(numbers), 3072) or not ((0 <= numbers) & (numbers < 10)).all():
+    if images.dtype != np.uint8 or images.shape != (len(numbers), 3072) or not ((numbers >= 0) & (numbers < 10)).all():
         raise ValueError(
             f"{path} holds images {images.shape} {images.dtype} and {len(numbers)} labels, but a CIFAR-10 batch has "
             "(n, 3072) uint8 and n labels from 0 to 9."

@@ -126,7 +126,9 @@ def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
     q, t = protocol.query // len(groups), protocol.train // len(groups)
     for rows in groups:
         if len(rows) < q + t:
-            raise ValueError(f"{name} needs {q} query and {t} training images a class, but a class has only {len(rows)}.")
+            raise ValueError(
+                f"{name} needs {q} query and {t} training images a class, but a class has only {len(rows)}."
+            )
         rows = rng.permutation(rows)
         query.append(rows[:q])
         train.append(rows[q : q + t])

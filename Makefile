@@ -1,0 +1,36 @@
+# run: the notebooks, in order, on handwritten digits    lab: the notebooks in JupyterLab    test: all checks
+# Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
+PYTHON ?= python3
+BIN := .venv/bin
+STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
+
+.PHONY: run lab test strip clean
+
+run: .venv/installed
+	@$(BIN)/python tools/run_notebooks.py $(ARGS)
+
+lab: .venv/installed
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+
+test: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
+	$(BIN)/pytest $(ARGS)
+
+strip: .venv/installed-test
+	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv: a few minutes and a few GB the first time."
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $@

@@ -1,0 +1,83 @@
+"""What training keeps after each epoch, and how it goes on from there."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from hhlib.runs import Run, atomic
+from hhlib.training.recipes import Recipe
+
+
+@dataclass
+class State:
+    """Everything that changes while training."""
+
+    net: nn.Module
+    loss: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    loader: DataLoader
+    history: list[dict]
+    timing: list[dict]
+
+
+def earlier_state(run: Run, record: dict) -> dict | None:
+    """The state of an earlier run in this folder, None if there is none; refuses one with other parameters."""
+    path = run.path / "training_state.pt"
+    if not path.is_file():
+        return None
+    for part in ("parameters", "model", "loss", "data"):
+        for name, old, new in _differences(run.record[part], record[part]):
+            raise ValueError(
+                f"{run.path} holds a run with {name} = {old!r}, but {new!r} is asked for; "
+                "use resume=False to train afresh, or another runs_dir to keep both."
+            )
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:
+        raise ValueError(f"{path} is damaged or cut short; use resume=False to train afresh.") from error
+
+
+def _differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            yield from _differences(a, b, f"{prefix}{name}.")
+        elif json.loads(json.dumps(b)) != a:  # JSON knows no tuples
+            yield prefix + name, a, b
+
+
+def _parts(state: State) -> dict:
+    return {name: getattr(state, name) for name in ("net", "loss", "optimizer", "schedule")}
+
+
+def restore(state: State, stored: dict) -> None:
+    """Put a stored state back."""
+    for name, part in _parts(state).items():
+        part.load_state_dict(stored[name])
+    state.history, state.timing = stored["history"], stored["timing"]
+
+
+def save(state: State, run: Run, recipe: Recipe) -> None:
+    """After each epoch: history, the weights if they are the best so far, and all that is needed to go on."""
+    scores = [row["validation_map"] for row in state.history]
+    valid = [score for score in scores if not math.isnan(score)]
+    full_size = len(scores) > recipe.small_epochs
+    if full_size and (not valid or scores[-1] == max(valid)):
+        weights = state.net.state_dict()
+        with atomic(run.path / "model.safetensors") as draft:
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft)
+    with atomic(run.path / "history.csv") as draft:
+        pd.DataFrame(state.history).to_csv(draft, index=False)
+    with atomic(run.path / "timing.csv") as draft:
+        pd.DataFrame(state.timing).to_csv(draft, index=False)
+    stored = {name: part.state_dict() for name, part in _parts(state).items()}
+    with atomic(run.path / "training_state.pt") as draft:
+        torch.save(stored | {"history": state.history, "timing": state.timing}, draft)

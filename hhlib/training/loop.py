@@ -1,0 +1,221 @@
+"""The loop. Model choice never looks at the query set: a validation part is cut from the training set."""
+
+import math
+import time
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator, DataLoaderConfiguration
+from accelerate.state import AcceleratorState
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from hhlib import data, losses, metrics, network, retrieval
+from hhlib.runs import Run, check_parameters, surroundings, write_json
+from hhlib.training.keeping import State, earlier_state, restore, save
+from hhlib.training.recipes import Recipe, choose_device, choose_precision
+
+VALIDATION_DATABASE = 2_000  #: validation queries are ranked against at most so many training images
+
+
+def fit(
+    split: data.Split,
+    run: Run,
+    *,
+    method: str,
+    network_name: str,
+    bits: int,
+    recipe: Recipe,
+    seed: int = 0,
+    loss_arguments: dict | None = None,
+    network_arguments: dict | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    live: bool = False,
+    resume: bool = True,
+) -> Run:
+    """Train a network and leave it in a run folder.
+
+    Args:
+        split: only its training part is looked at.
+        run: the folder; created if need be.
+        method, network_name, bits, seed: what the run is named after.
+        recipe: how to train.
+        loss_arguments, network_arguments: further arguments of the loss and of the network.
+        device: "auto", "cpu" or "cuda".
+        precision: "auto", "float32" or "bf16".
+        live: a progress bar instead of a line an epoch.
+        resume: go on with an earlier run in this folder, or leave a finished one as it is. False starts afresh.
+
+    Returns:
+        `run`, with run.json, history.csv, timing.csv, model.safetensors and training_state.pt.
+
+    Raises:
+        ValueError: for a bad value, or if the folder holds a run with other parameters.
+        FloatingPointError: if the loss is no longer finite; the last epoch's state stays on disk.
+    """
+    check_parameters(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
+    device = choose_device(device)
+    precision = choose_precision(precision, device)
+    fit_part, validation = data.hold_out(split.train, recipe.validation, seed)
+    mean, std = data.channel_statistics(fit_part)
+    torch.manual_seed(seed)
+    model = dict(preset=network_name, bits=bits, img_size=split.image_size, drop_path_rate=recipe.drop_path)
+    model |= network_arguments or {}
+    loss = dict(name=method, bits=bits, num_classes=len(split.classes), train_size=len(fit_part))
+    loss |= loss_arguments or {}
+    net, objective = network.create(**model), losses.create(**loss)
+    record = {
+        "parameters": dict(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
+        | {"recipe": asdict(recipe), "precision": precision},
+        "model": model,
+        "loss": loss,
+        "data": dict(sizes=split.sizes, trained_on=len(fit_part), validation=len(validation), topk=split.protocol.topk)
+        | {"split_seed": split.seed, "fingerprint": split.fingerprint(), "mean": mean, "std": std},
+        "device": device,
+    }
+    earlier = earlier_state(run, record) if resume else None
+    accelerator = _accelerator(device, precision, seed)
+    state = _prepare(accelerator, net, objective, fit_part, recipe)
+    if earlier:
+        _set_image_side(state, split.image_size, len(earlier["history"]) - 1, recipe)
+        restore(state, earlier)
+    else:
+        write_json(run.path / "run.json", record | surroundings())
+
+    bar = tqdm(total=recipe.epochs, initial=len(state.history), unit="epoch", disable=not live)
+    for epoch in range(len(state.history), recipe.epochs):
+        start = time.perf_counter()
+        _set_image_side(state, split.image_size, epoch, recipe)
+        row = train_epoch(accelerator, state, epoch, seed, recipe, lambda x: data.normalise(x, mean, std), split.flip)
+        if len(validation) and _is_validated(epoch, recipe):
+            row["validation_map"] = _validate(state.net, fit_part, validation, mean, std, precision)
+        state.history.append(row)
+        state.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - start})
+        save(state, run, recipe)
+        bar.update()
+        (bar.set_postfix_str if live else print)(_progress_line(state, recipe))
+    bar.close()
+    return run
+
+
+def _accelerator(device: str, precision: str, seed: int) -> Accelerator:
+    """accelerate's view of the machine; it also shuffles, from a seed, the same on every process."""
+    AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may have trained on another device before
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed),
+    )
+
+
+def _prepare(accelerator: Accelerator, net, objective, part, recipe: Recipe) -> State:
+    """Optimizer, schedule and loader, placed on the device by accelerate."""
+    groups = _parameter_groups(net, recipe)
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    loader = DataLoader(
+        part, batch_size=min(recipe.batch_size, len(part)), shuffle=True, drop_last=True, collate_fn=lambda batch: batch
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in groups],
+        total_steps=recipe.epochs * len(loader),
+        pct_start=recipe.warmup,
+    )
+    net = net.to(memory_format=torch.channels_last)
+    net, optimizer, schedule, loader = accelerator.prepare(net, optimizer, schedule, loader)
+    return State(net, objective.to(accelerator.device), optimizer, schedule, loader, history=[], timing=[])
+
+
+def _set_image_side(state: State, full: int, epoch: int, recipe: Recipe) -> None:
+    """Let the network expect the image side of this epoch, full or half, if it does not already."""
+    side = full // 2 if epoch < recipe.small_epochs else full
+    if state.net.img_size == side:
+        return
+    old = [level.pos_embed for level in state.net.levels]
+    state.net.set_input_size(side)
+    new = {id(before): level.pos_embed for before, level in zip(old, state.net.levels, strict=True)}
+    for group in state.optimizer.param_groups:
+        group["params"] = [new.get(id(parameter), parameter) for parameter in group["params"]]
+    for before in old:
+        state.optimizer.state.pop(before, None)
+
+
+def _is_validated(epoch: int, recipe: Recipe) -> bool:
+    """Every few epochs and after the last, once the network sees images of full size."""
+    due = (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs
+    return due and epoch >= recipe.small_epochs
+
+
+def _parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict]:
+    """Four groups for the optimizer: slow or not, with weight decay (matrices, kernels) or without."""
+    groups = {}
+    for name, parameter in net.named_parameters():
+        slow = "hash_layer." in name or ".tokens." in name
+        decay = parameter.ndim > 1 and "pos_embed" not in name
+        groups.setdefault((slow, decay), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": recipe.learning_rate * (recipe.slow if slow else 1.0),
+            "weight_decay": recipe.weight_decay * decay,
+        }
+        for (slow, decay), parameters in groups.items()
+    ]
+
+
+def train_epoch(accelerator: Accelerator, state: State, epoch: int, seed: int, recipe: Recipe, normalise, flip) -> dict:
+    """One pass over the training images -> the epoch's line of the history."""
+    # Seeded by epoch: a resumed run draws what an uninterrupted one would have drawn.
+    torch.manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    state.loader.set_epoch(epoch)
+    state.net.train()
+    total, gap, ones = 0.0, 0.0, 0.0
+    for images, labels, index in state.loader:
+        images = normalise(data.augment(images, shift=recipe.shift, flip=flip, generator=generator))
+        if epoch < recipe.small_epochs:
+            images = F.avg_pool2d(images, 2)  # (B, 3, S/2, S/2)
+        z = state.net(images)  # (B, K)
+        loss = state.loss(z, labels, index)
+        state.optimizer.zero_grad()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(state.net.parameters(), recipe.clip)
+        state.optimizer.step()
+        state.schedule.step()
+        total += loss.detach()
+        gap += (1 - torch.tanh(z.detach()).abs()).mean()
+        ones += (z.detach() >= 0).float().mean(dim=0)
+    steps = len(state.loader)
+    if not math.isfinite(total):
+        raise FloatingPointError(
+            f"the loss is {float(total)} in epoch {epoch + 1}; lower learning_rate or use float32."
+        )
+    return {
+        "epoch": epoch + 1,
+        "loss": float(total) / steps,
+        "learning_rate": state.schedule.get_last_lr()[0],
+        "quantisation_gap": float(gap) / steps,
+        "bit_balance": float(((ones / steps) - 0.5).abs().mean()),
+        "validation_map": math.nan,
+    }
+
+
+def _validate(net: nn.Module, fit_part: data.Part, validation: data.Part, mean, std, precision: str) -> float:
+    """Expected mAP of the validation images as queries, the training images (at most 2,000) as database."""
+    database = fit_part.subset(range(0, len(fit_part), math.ceil(len(fit_part) / VALIDATION_DATABASE)))
+    parts = [
+        x for part in (validation, database)
+        for x in (retrieval.encode(net, part, mean=mean, std=std, precision=precision).numpy(), part.labels.numpy())
+    ]  # fmt: skip
+    return metrics.evaluate(*parts)["map"]["expected"]
+
+
+def _progress_line(state: State, recipe: Recipe) -> str:
+    row, seconds = state.history[-1], [entry["seconds"] for entry in state.timing]
+    left = (recipe.epochs - len(seconds)) * sum(seconds) / len(seconds)
+    score = "" if math.isnan(row["validation_map"]) else f"  validation mAP {row['validation_map']:.3f}"
+    done = f"epoch {row['epoch']:3d}/{recipe.epochs}  loss {row['loss']:.3f}{score}"
+    return f"{done}  {seconds[-1]:.1f} s, {left:.0f} s left"

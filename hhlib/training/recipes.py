@@ -1,0 +1,84 @@
+"""How to train: numbers with a name, and the machine they run on."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from hhlib.common import check_choice, check_whole
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training images, in total.
+        small_epochs: how many of them, at the start, see the images at half their side: a third of the time each on a
+            CPU, and the early epochs learn as much. Position embeddings are resampled at the change.
+        batch_size: images a step.
+        learning_rate: highest value of the one-cycle schedule.
+        weight_decay: of AdamW, for matrices and kernels only.
+        slow: learning rate of the hash layer and of the block-token branches, as a share of the others', above 0. Both
+            are chains of linear maps without a norm between them: at the full rate their outputs swing, the bank's
+            codes go stale, and training falls back to codes that know nothing.
+        clip: largest norm of the gradient; longer ones are shortened to it.
+        warmup: share of all steps during which the learning rate rises, 0 to below 1.
+        shift: random shift, in pixels each way.
+        drop_path: stochastic depth of the last layer, 0 to below 1.
+        validation: share of the training images held out to choose the epoch, 0 to below 1; 0 keeps the last epoch.
+        validate_every: epochs between two looks at the validation part.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    small_epochs: int = 0
+    weight_decay: float = 0.05
+    slow: float = 0.1
+    clip: float = 1.0
+    warmup: float = 0.2
+    shift: int = 4
+    drop_path: float = 0.0
+    validation: float = 0.1
+    validate_every: int = 5
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "validate_every"):
+            check_whole(name, getattr(self, name), 1)
+        check_whole("shift", self.shift, 0)
+        check_whole("small_epochs", self.small_epochs, 0, self.epochs - 1)
+        for name in ("learning_rate", "slow", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but it must be above 0.")
+
+
+#: Where to start, by data set; found on two CPU cores with the micro network.
+RECIPES = {
+    "digits": Recipe(epochs=30, batch_size=64, learning_rate=2e-3, shift=3),
+    "shapes": Recipe(epochs=40, batch_size=64, learning_rate=2e-3),
+    "cifar10": Recipe(epochs=24, batch_size=64, learning_rate=2e-3, drop_path=0.1, validate_every=8),
+}
+
+
+def recipe_for(dataset: str, **changes) -> Recipe:
+    """The data set's recipe; `changes` that are 0 or None keep its value."""
+    return replace(RECIPES[dataset.split("-")[0]], **{name: value for name, value in changes.items() if value})
+
+
+def choose_device(device: str) -> str:
+    """ "auto" is CUDA if there is a GPU, else the CPU. Asking for CUDA without one is an error, not a slow run."""
+    check_choice("device", device, ("auto", "cpu", "cuda"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but PyTorch sees no CUDA GPU here; choose auto or cpu.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """ "auto" is bf16 where the hardware multiplies it natively; elsewhere, bf16 runs but is slower than float32."""
+    check_choice("precision", precision, ("auto", "float32", "bf16"))
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    cpu = torch.cpu.get_capabilities()
+    return "bf16" if cpu.get("avx512_bf16") or cpu.get("amx_bf16") else "float32"

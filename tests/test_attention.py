@@ -1,0 +1,94 @@
+import pytest
+import torch
+from timm.models.nest import Attention, blockify
+from torch.testing import assert_close
+
+from hhlib import attention, network
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return network.create("micro", bits=8).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def softmax_attention(module, x):
+    """Written out: softmax(q k' / sqrt(d)), from the layer's input (B, T, N, C)."""
+    B, T, N, C = x.shape
+    q, k, _ = module.qkv(x).reshape(B, T, N, 3, module.num_heads, -1).permute(3, 0, 4, 1, 2, 5)
+    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)  # (B, H, T, N, N)
+
+
+def test_captured_attention_equals_a_direct_softmax(net, images):
+    inputs = {}
+    hooks = [
+        module.register_forward_pre_hook(lambda _, x, name=name: inputs.update({name: x[0]}))
+        for name, module in net.named_modules()
+        if isinstance(module, Attention)
+    ]
+    with torch.no_grad(), attention.capture(net) as maps:
+        net(images)
+    for hook in hooks:
+        hook.remove()
+    assert len(maps) == 6 + 3  # transformer layers, block-token attention
+    for name, weights in maps.items():
+        assert_close(weights, softmax_attention(net.get_submodule(name), inputs[name]), rtol=0, atol=1e-5)
+        assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
+
+
+def test_looking_changes_nothing_and_leaves_nothing_behind(net, images):
+    def traces():
+        return [
+            (len(m._forward_hooks), len(m._forward_pre_hooks), getattr(m, "fused_attn", None)) for m in net.modules()
+        ]
+
+    before, state = net(images), traces()
+    attention.block_attention(net, images)
+    with pytest.raises(ZeroDivisionError), attention.capture(net):
+        raise ZeroDivisionError
+    assert traces() == state
+    assert torch.equal(net(images), before)
+
+
+def test_an_empty_capture_is_an_error(net):
+    with pytest.raises(RuntimeError, match="no attention was captured"), attention.capture(net):
+        pass
+
+
+def test_shapes_and_names(net, images):
+    blocks = attention.block_attention(net, images)
+    assert list(blocks) == [(0, 0), (1, 0), (2, 0), (2, 1), (2, 2), (2, 3)]
+    assert blocks[0, 0].shape == (2, 2, 16, 16, 16)
+    assert blocks[2, 3].shape == (2, 8, 1, 16, 16)
+    tokens = attention.token_attention(net, images)
+    assert {name: tuple(w.shape[2:]) for name, w in tokens.items()} == {
+        "level 1": (16, 16), "level 2": (4, 4), "hash layer": (1, 1)
+    }  # fmt: skip
+    assert (tokens["hash layer"] == 1).all()
+
+
+def test_the_grid_undoes_the_cutting_into_blocks():
+    grid = torch.arange(64.0).reshape(1, 8, 8, 1)
+    blocks = blockify(grid, 4)[..., 0]  # (1, T, N)
+    assert torch.equal(attention.to_grid(blocks), grid[..., 0])
+
+
+def test_one_token_sees_its_own_block_only():
+    weights = torch.rand(3, 4, 16, 16).softmax(dim=-1)  # (H, T, N, N), 2 x 2 blocks of 4 x 4 tokens
+    view = attention.of_token(weights, row=5, column=2)  # block 2 (lower left), token (1, 2)
+    assert view.shape == (3, 8, 8)
+    assert torch.equal(view[:, 4:, :4].reshape(3, 16), weights[:, 2, 6])
+    assert view[:, :4].abs().max() == view[:, :, 4:].abs().max() == 0
+
+
+def test_received_and_entropy_of_known_attention():
+    even, one = torch.full((8, 8), 1 / 8), torch.eye(8)[[0] * 8]
+    assert_close(attention.received(even), torch.full((8,), 1 / 8))
+    assert attention.received(one).tolist() == [1.0] + [0.0] * 7
+    assert attention.entropy(even).item() == pytest.approx(3.0, abs=1e-4)
+    assert attention.entropy(one).item() == pytest.approx(0.0, abs=1e-4)

@@ -1,0 +1,116 @@
+"""Facts about the project itself: layers, notebooks as committed, requirements."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
+COMMON = ["dataset", "method", "network", "bits", "seed", "data_dir", "runs_dir", "live"]
+FLOORS = [
+    {"common"},
+    {"data", "network", "losses", "metrics"},
+    {"runs", "plots"},
+    {"training", "retrieval", "attention"},
+    {"widgets"},
+]
+
+
+def imported_rooms(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hhlib":
+            parts = node.module.split(".")[1:]
+            yield from parts[:1] or [alias.name for alias in node.names]
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("hhlib."))
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "hhlib").rglob("*.py")), ids=lambda p: str(p.relative_to(PROJECT)))
+def test_imports_point_down_only(path):
+    room = path.relative_to(PROJECT / "hhlib").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    floor = next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+    below = set().union(*FLOORS[:floor])
+    same_floor = FLOORS[floor] if floor >= 3 else set()  # training encodes to validate
+    assert set(imported_rooms(path)) - {room} <= below | same_floor
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+class TestNotebook:
+    def test_is_committed_clean(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        assert "widgets" not in notebook.metadata
+        assert "papermill" not in notebook.metadata
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                assert cell.outputs == []
+                assert cell.execution_count is None
+
+    def test_parameters_are_a_documented_interface(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+        assert first.metadata["tags"] == ["parameters"]
+        for line in first.source.splitlines():
+            assert re.fullmatch(r"\w+: (str|int|float|bool) = \S+  # .+", line), line
+        found = papermill.inspect_notebook(str(path))
+        assert [name for name in found if name in COMMON] == COMMON
+        assert all(parameter["help"] for parameter in found.values())
+
+    def test_has_the_parts_a_reader_expects(self, path):
+        notebook = nbformat.read(path, as_version=4)
+        text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        for part in (
+            "**You will**",
+            "**Needs**",
+            "**Makes**",
+            "**Takes**",
+            "## What we saw",
+            "**Exercises**",
+            "**Reading**",
+        ):
+            assert part in text, part
+        assert "Where it fails" in text
+
+    def test_is_short_and_portable(self, path):
+        code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+        lines = [len([line for line in source.splitlines() if line.strip()]) for source in code]
+        assert len(code) <= 25
+        assert sum(lines) <= 250
+        assert max(lines) <= 30
+        for word in (r"^%", r"^!", r"\.cuda\(\)", r"sys\.path", r"/home/", r"/root/", r"/tmp/"):
+            assert not re.search(word, "\n".join(code), re.MULTILINE), word
+
+
+def test_one_comment_says_the_same_in_every_notebook_type_included():
+    types = {}
+    for path in NOTEBOOKS:
+        for name, parameter in papermill.inspect_notebook(str(path)).items():
+            assert types.setdefault(name, parameter["inferred_type_name"]) == parameter["inferred_type_name"]
+
+
+def requirements(lines):
+    return {re.sub(r"\s", "", line).lower().replace("_", "-") for line in lines}
+
+
+def test_conda_and_pip_ask_for_the_same():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = requirements(project["dependencies"] + project["optional-dependencies"]["test"])
+    listed = re.findall(r"^ {6}- (.+)$", (PROJECT / "environment.yml").read_text(), re.MULTILINE)
+    assert requirements(line for line in listed if not line.startswith("--")) == wanted
+    assert f"python{project['requires-python']}" in (PROJECT / "environment.yml").read_text()
+
+
+def test_every_requirement_is_pinned_without_addresses():
+    pins = (PROJECT / "constraints.txt").read_text()
+    assert "://" not in pins
+    assert "@" not in pins
+    names = {line.split("==")[0].lower().replace("_", "-") for line in pins.split()}
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"] + project["optional-dependencies"]["test"]:
+        assert re.split(r"[>=<]", requirement)[0].lower().replace("_", "-") in names

@@ -1,0 +1,169 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from hhlib import data, losses, retrieval, runs, training
+from hhlib.data import Split
+
+RECIPE = training.Recipe(epochs=3, batch_size=16, learning_rate=1e-3, drop_path=0.1, validate_every=1)
+NAME = dict(method="hybridhash", network_name="micro", bits=12)
+
+
+@pytest.fixture(scope="module")
+def split():
+    """A twentieth of digits: enough to move, small enough for a test."""
+    whole = data.load("digits")
+    parts = (part.subset(range(0, len(part), 20)) for part in (whole.query, whole.train, whole.database))
+    return Split("digits", 0, whole.protocol, *parts, whole.classes)
+
+
+def fit(split, path, recipe=RECIPE, **changes):
+    return training.fit(split, runs.Run(path), recipe=recipe, **{**NAME, "device": "cpu", **changes})
+
+
+def weights(run):
+    return run.model().state_dict()
+
+
+def same(a, b):
+    return all(torch.equal(tensor, weights(b)[name]) for name, tensor in weights(a).items())
+
+
+@pytest.fixture(scope="module")
+def trained(split, tmp_path_factory):
+    return fit(split, tmp_path_factory.mktemp("run"))
+
+
+def test_a_run_holds_what_is_needed_to_repeat_it(trained, split):
+    record = trained.record
+    assert record["parameters"]["recipe"]["epochs"] == 3
+    assert record["data"]["sizes"] == split.sizes
+    assert record["data"]["trained_on"] + record["data"]["validation"] == len(split.train)
+    assert set(record["packages"]) >= {"torch", "timm", "numpy"}
+    history = trained.history()
+    assert list(history["epoch"]) == [1, 2, 3]
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    assert history["validation_map"].between(0, 1).all()
+
+
+def test_same_seed_same_history_and_codes(trained, split, tmp_path):
+    again = fit(split, tmp_path / "again")
+    pd.testing.assert_frame_equal(trained.history(), again.history(), check_exact=True)
+    facts = trained.record["data"]
+    how = dict(mean=facts["mean"], std=facts["std"])
+    codes = [retrieval.encode(run.model(), split.query, **how) for run in (trained, again)]
+    assert torch.equal(*codes)
+    other = fit(split, tmp_path / "other", seed=1)
+    assert not same(trained, other)
+
+
+def test_a_stopped_run_goes_on_and_ends_bit_identical(trained, split, tmp_path, monkeypatch):
+    save, count = training.loop.save, []
+
+    def stop_after_first_epoch(*arguments):
+        save(*arguments)
+        count.append(1)
+        if len(count) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.loop, "save", stop_after_first_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        fit(split, tmp_path)
+    assert len(runs.Run(tmp_path).history()) == 1
+    resumed = fit(split, tmp_path)
+    assert same(trained, resumed)
+    pd.testing.assert_frame_equal(trained.history(), resumed.history(), check_exact=True)
+
+
+def test_a_finished_run_is_left_as_it_is_and_other_parameters_are_refused(trained, split):
+    before = (trained.path / "model.safetensors").stat().st_mtime_ns
+    fit(split, trained.path)
+    assert (trained.path / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"recipe.epochs = 3, but 4 is asked for; use resume=False"):
+        fit(split, trained.path, recipe=replace(RECIPE, epochs=4))
+    with pytest.raises(ValueError, match=r"bits = 12, but 8 is asked for"):
+        fit(split, trained.path, bits=8)
+
+
+def test_the_best_validated_epoch_is_kept(split, tmp_path, monkeypatch):
+    scores = iter([0.2, 0.9, 0.5])
+    monkeypatch.setattr(training.loop, "_validate", lambda *_: next(scores))
+    kept, save = [], training.keeping.save_file
+    monkeypatch.setattr(training.keeping, "save_file", lambda *a: (kept.append(1), save(*a)))
+    best = fit(split, tmp_path / "best")
+    assert len(kept) == 2
+    last = torch.load(best.path / "training_state.pt", weights_only=True)["net"]
+    assert not all(torch.equal(tensor, last[name]) for name, tensor in weights(best).items())
+
+
+def test_without_validation_the_last_epoch_is_kept(split, tmp_path):
+    run = fit(split, tmp_path, recipe=replace(RECIPE, epochs=2, validation=0.0))
+    last = torch.load(run.path / "training_state.pt", weights_only=True)["net"]
+    assert all(torch.equal(tensor, last[name]) for name, tensor in weights(run).items())
+    assert np.isnan(run.history()["validation_map"]).all()
+
+
+def test_a_checkpoint_cut_short_is_refused(trained, split, tmp_path):
+    for name in ("run.json", "training_state.pt", "model.safetensors"):
+        raw = (trained.path / name).read_bytes()
+        (tmp_path / name).write_bytes(raw if name == "run.json" else raw[: len(raw) // 2])
+    with pytest.raises(ValueError, match="training_state.pt is damaged or cut short"):
+        fit(split, tmp_path)
+    with pytest.raises(ValueError, match="model.safetensors is damaged or cut short"):
+        runs.Run(tmp_path).model()
+
+
+def test_a_checkpoint_of_another_size_is_refused(trained, tmp_path):
+    record = trained.record
+    record["model"]["bits"] = 24
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "model.safetensors").write_bytes((trained.path / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"does not fit this network: .*to_bits.* \(12, .* needs \(24"):
+        runs.Run(tmp_path).model()
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(split, tmp_path, monkeypatch):
+    monkeypatch.setattr(losses.HybridHashLoss, "of_codes", lambda self, u, *_: u.sum() * float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss is nan in epoch 1"):
+        fit(split, tmp_path)
+
+
+def test_bf16_trains_too(split, tmp_path):
+    run = fit(split, tmp_path, recipe=replace(RECIPE, epochs=1), precision="bf16")
+    assert np.isfinite(run.history()["loss"]).all()
+
+
+def test_recipes():
+    assert training.recipe_for("cifar10-2", epochs=7).epochs == 7
+    assert training.recipe_for("digits", epochs=0, learning_rate=0.0) == training.RECIPES["digits"]
+    with pytest.raises(ValueError, match="epochs is -3"):
+        training.recipe_for("digits", epochs=-3)
+    with pytest.raises(ValueError, match="learning_rate is -1"):
+        training.recipe_for("digits", learning_rate=-1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a GPU")
+def test_asking_for_a_gpu_that_is_not_there_is_an_error(split, tmp_path):
+    with pytest.raises(ValueError, match="device is 'cuda', but PyTorch sees no CUDA GPU"):
+        fit(split, tmp_path, device="cuda")
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "magic"}, "method is 'magic'"),
+        ({"network_name": "huge"}, "network is 'huge'"),
+        ({"bits": 12.5}, "bits is 12.5"),
+        ({"device": "tpu"}, "device is 'tpu', but it must be one of auto, cpu, cuda"),
+        ({"precision": "fp8"}, "precision is 'fp8', but it must be one of auto, float32, bf16"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(split, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        fit(split, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()

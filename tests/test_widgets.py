@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+import pytest
+
+from hhlib import widgets
+
+
+def test_without_menus_the_view_is_called_plainly_for_the_first_choices():
+    calls = []
+    widgets.explore(lambda **values: calls.append(values), live=False, static=3, bits=[16, 32], dataset=["a", "b"])
+    assert calls == [{"bits": 16, "dataset": "a"}, {"bits": 16, "dataset": "b"}, {"bits": 32, "dataset": "a"}]
+
+
+def test_without_menus_an_error_in_the_view_is_an_error():
+    def broken(bits):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        widgets.explore(broken, live=False, bits=[16])
+
+
+def test_nothing_to_choose_is_an_error():
+    with pytest.raises(ValueError, match="there is nothing to choose for dataset"):
+        widgets.explore(print, live=True, bits=[1], dataset=[])
+
+
+def test_importing_the_library_loads_no_plotting_and_no_widgets():
+    code = "import sys, timm, hhlib.training, hhlib.retrieval; timm.create_model('hybridhash_micro', bits=4);"
+    code += "print([name for name in ('matplotlib.pyplot', 'seaborn', 'ipywidgets', 'faiss') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
