@@ -5,6 +5,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 RIGHT, WRONG, QUERY = "#0a9e73", "#d55e00", "#404040"  # from a colour-blind-safe palette
 SETS = {"query": "#0173b2", "train": "#de8f05", "database": "#029e73"}
@@ -35,11 +36,16 @@ def contact_sheet(images, titles: list[str], *, columns: int = 10, size: float =
         ax.axis("off")
     for ax, image, title in zip(axes.flat, images, titles, strict=False):
         ax.axis("on")
-        picture(ax, image, title)
+        picture(ax, image, wrap(title))
     return figure
 
 
-def results(query, hits, distances, right, *, query_title: str, titles: list[str]) -> Figure:
+def wrap(title: str) -> str:
+    """A long title on two lines, broken at its last blank."""
+    return "\n".join(title.rsplit(" ", 1)) if len(title) > 9 else title
+
+
+def results(query, hits, distances, right, query_title: str, titles: list[str]) -> Figure:
     """A query and its nearest images in one row.
 
     Args:
@@ -47,13 +53,13 @@ def results(query, hits, distances, right, *, query_title: str, titles: list[str
         hits: (k, 3, S, S) uint8, nearest first.
         distances: (k,) bits.
         right: (k,) bool, whether the image shares a label with the query.
-        titles: what each hit shows.
+        query_title, titles: what the query and each hit show.
     """
     k = len(hits)
-    figure, axes = plt.subplots(1, k + 1, figsize=(0.8 * (k + 1), 1.35), width_ratios=[1.25] + [1] * k)
-    picture(axes[0], query, f"query\n{query_title}", frame=QUERY)
+    figure, axes = plt.subplots(1, k + 1, figsize=(0.85 * (k + 1), 1.5), width_ratios=[1.25] + [1] * k)
+    picture(axes[0], query, f"query\n{wrap(query_title)}", frame=QUERY)
     for ax, image, distance, good, title in zip(axes[1:], hits, distances, right, titles, strict=True):
-        picture(ax, image, f"{title}\n{distance} bits", frame=RIGHT if good else WRONG)
+        picture(ax, image, f"{distance} bits\n{wrap(title)}", frame=RIGHT if good else WRONG)
         ax.set_xlabel("right" if good else "wrong", fontsize=8, color=RIGHT if good else WRONG)
     return figure
 
@@ -64,13 +70,14 @@ def lines(ax: Axes, x, y, *, label: str | None = None, **style) -> None:
     ax.plot(x[~np.isnan(y)], y[~np.isnan(y)], label=label, **style)
 
 
-def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "") -> object:
+def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vmax: float | None = None) -> AxesImage:
     """Attention laid over the image, patches left visible, block borders drawn.
 
     Args:
         image: (3, S, S) uint8.
-        weights: (g, g), shown from 0 (dark blue) to the largest.
+        weights: (g, g), shown from 0 (dark blue) to `vmax` (yellow).
         blocks: blocks along an edge of the image: 4, 2 or 1.
+        vmax: the top of the scale; None takes the largest weight. Give it where pictures are compared.
 
     Returns:
         What `Figure.colorbar` needs.
@@ -78,7 +85,8 @@ def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "") ->
     side = np.asarray(image).shape[-1]
     grey = np.asarray(image).mean(axis=0)
     ax.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
-    shown = ax.imshow(weights, cmap="viridis", alpha=0.6, vmin=0, extent=(0, side, side, 0), interpolation="nearest")
+    heat = dict(cmap="viridis", alpha=0.6, vmin=0, vmax=vmax or None, interpolation="nearest")
+    shown = ax.imshow(weights, extent=(0, side, side, 0), **heat)
     for border in np.linspace(0, side, blocks + 1)[1:-1]:
         ax.axhline(border, color="white", linewidth=1)
         ax.axvline(border, color="white", linewidth=1)

@@ -104,6 +104,26 @@ def test_finer_block_tokens_and_ablation():
     assert all(".pool.tokens." in name or ".pool.reduce." in name for name in gone)
 
 
+def test_the_input_size_can_change_and_only_the_position_embeddings_do():
+    net = toy(img_size=16).eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    net.set_input_size(32)
+    fresh = toy(img_size=32).eval()
+    fresh.load_state_dict(net.state_dict())  # the same shapes as a network built for this size
+    x = torch.randn(2, 3, 32, 32)
+    assert_close(net(x), fresh(x))
+    after = net.state_dict()
+    changed = {
+        name for name in before if before[name].shape != after[name].shape or (before[name] != after[name]).any()
+    }
+    assert changed == {f"levels.{i}.pos_embed" for i in range(3)}
+    for i in range(3):  # resampling keeps the mean over the image, up to the borders
+        name = f"levels.{i}.pos_embed"
+        assert_close(after[name].mean(dim=(1, 2)), before[name].mean(dim=(1, 2)), rtol=0, atol=3e-3)
+    with pytest.raises(ValueError, match="img_size is 20"):
+        net.set_input_size(20)
+
+
 def test_sizes_of_the_presets():
     """The authors logged 55.57 M at 16 bits, with an unused layer of 512 * 16 + 16 parameters."""
     parameters = sum(p.numel() for p in network.create("base", bits=16).parameters())
@@ -229,3 +249,8 @@ def test_save_pretrained_and_from_pretrained_round_trip(tmp_path):
     again = network.HybridHash.from_pretrained(tmp_path).eval()
     x = torch.randn(1, 3, 16, 16)
     assert_close(net(x), again(x))
+    state = net.state_dict()
+    del state["norm.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match="norm.weight"):
+        network.HybridHash.from_pretrained(tmp_path)

@@ -9,7 +9,7 @@ import torch
 from hhlib import data, losses, retrieval, runs, training
 from hhlib.data import Split
 
-RECIPE = training.Recipe(epochs=3, batch_size=16, learning_rate=1e-3, drop_path=0.1, validate_every=1)
+RECIPE = training.Recipe(epochs=3, batch_size=16, learning_rate=1e-3, drop_path=0.1, validate_every=1, small_epochs=1)
 NAME = dict(method="hybridhash", network_name="micro", bits=12)
 
 
@@ -46,8 +46,16 @@ def test_a_run_holds_what_is_needed_to_repeat_it(trained, split):
     assert set(record["packages"]) >= {"torch", "timm", "numpy"}
     history = trained.history()
     assert list(history["epoch"]) == [1, 2, 3]
-    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
-    assert history["validation_map"].between(0, 1).all()
+    assert history["validation_map"].isna().tolist() == [True, False, False]  # the first saw small images
+    assert history["validation_map"][1:].between(0, 1).all()
+
+
+def test_it_learns(split, tmp_path):
+    """45 images by heart: from knowing nothing, 2 ln 2, to far below."""
+    recipe = training.Recipe(epochs=25, batch_size=9, learning_rate=1e-3, shift=0, validation=0.0)
+    loss = fit(split, tmp_path, recipe=recipe).history()["loss"]
+    assert loss[0] > 1.2
+    assert loss.iloc[-1] < 1.0
 
 
 def test_same_seed_same_history_and_codes(trained, split, tmp_path):
@@ -94,7 +102,7 @@ def test_the_best_validated_epoch_is_kept(split, tmp_path, monkeypatch):
     monkeypatch.setattr(training.loop, "_validate", lambda *_: next(scores))
     kept, save = [], training.keeping.save_file
     monkeypatch.setattr(training.keeping, "save_file", lambda *a: (kept.append(1), save(*a)))
-    best = fit(split, tmp_path / "best")
+    best = fit(split, tmp_path / "best", recipe=replace(RECIPE, small_epochs=0))
     assert len(kept) == 2
     last = torch.load(best.path / "training_state.pt", weights_only=True)["net"]
     assert not all(torch.equal(tensor, last[name]) for name, tensor in weights(best).items())
@@ -133,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(split, tmp_path, monkeypat
 
 
 def test_bf16_trains_too(split, tmp_path):
-    run = fit(split, tmp_path, recipe=replace(RECIPE, epochs=1), precision="bf16")
+    run = fit(split, tmp_path, recipe=replace(RECIPE, epochs=1, small_epochs=0), precision="bf16")
     assert np.isfinite(run.history()["loss"]).all()
 
 
@@ -144,6 +152,8 @@ def test_recipes():
         training.recipe_for("digits", epochs=-3)
     with pytest.raises(ValueError, match="learning_rate is -1"):
         training.recipe_for("digits", learning_rate=-1)
+    with pytest.raises(ValueError, match="small_epochs is 3, but it must be a whole number from 0 to 2"):
+        replace(RECIPE, small_epochs=3)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a GPU")

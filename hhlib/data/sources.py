@@ -1,6 +1,7 @@
 """Where the images come from: scikit-learn's digits, shapes drawn from a seed, CIFAR-10's official files."""
 
 import hashlib
+import io
 import pickle
 import tarfile
 import warnings
@@ -110,15 +111,25 @@ def _mask(shape: np.ndarray, quarter: np.ndarray, rng: np.random.Generator) -> n
 # --- CIFAR-10 ----------------------------------------------------------------------------------------------------
 
 
+#: All that a pickled NumPy array asks for, under NumPy's old and new module names
+_ARRAY_PARTS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),  # how Python 3 writes bytes for Python 2
+}
+
+
 class _ArraysOnly(pickle.Unpickler):
     """Reads CIFAR-10's pickles and nothing that could run code: arrays, numbers, strings and containers."""
 
-    ALLOWED = {("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy")}
-
     def find_class(self, module: str, name: str):
-        if (name, module.split(".")[-1]) in self.ALLOWED and module.split(".")[0] == "numpy":
-            return np._core.multiarray._reconstruct if name == "_reconstruct" else getattr(np, name)
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, but only NumPy arrays are read from it.")
+        if (module, name) not in _ARRAY_PARTS:
+            raise pickle.UnpicklingError(f"the file asks for {module}.{name}, but only NumPy arrays are read from it.")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 def cifar10(root: Path, download: bool = False) -> Pool:
@@ -153,8 +164,6 @@ def cifar10(root: Path, download: bool = False) -> Pool:
 
 def _read_batch(path: Path, raw: bytes) -> tuple[np.ndarray, np.ndarray]:
     """One pickled batch -> images (n, 3072) uint8, class numbers (n,)."""
-    import io
-
     try:
         batch = _ArraysOnly(io.BytesIO(raw), encoding="latin1").load()
         images, numbers = np.asarray(batch["data"]), np.asarray(batch["labels"], dtype=np.int64)

@@ -102,6 +102,11 @@ class Split:
         """Images in query, train and database."""
         return {name: len(part) for name, part in self.parts().items()}
 
+    def describe(self, labels: Tensor) -> str:
+        """What an image shows, for a title: its first class, and how many more. labels: (C,) multi-hot."""
+        present = [name for name, there in zip(self.classes, labels.tolist(), strict=True) if there]
+        return (present[0] if present else "no label") + (f" +{len(present) - 1}" if len(present) > 1 else "")
+
     def parts(self) -> dict[str, Part]:
         """The three parts by name."""
         return {"query": self.query, "train": self.train, "database": self.database}

@@ -179,6 +179,11 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         self.hash_layer = HashLayer(embed_dims[-1], bits, **self._head_arguments)
         self.init_weights()  # truncated normal with std 0.02, zero biases, as in NesT
 
+    @classmethod
+    def _load_as_safetensor(cls, model, model_file, map_location, strict):
+        """Used by `from_pretrained`, whose default would let missing tensors pass in silence."""
+        return super()._load_as_safetensor(model, model_file, map_location, strict=True)
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, C, b, b) -> z (B, K); the features themselves if `pre_logits`."""
         return x if pre_logits else self.hash_layer(x)

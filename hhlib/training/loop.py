@@ -113,14 +113,13 @@ def _accelerator(device: str, precision: str, seed: int) -> Accelerator:
 
 def _prepare(accelerator: Accelerator, net, objective, part, recipe: Recipe) -> State:
     """Optimizer, schedule and loader, placed on the device by accelerate."""
-    groups = _parameter_groups(net, recipe)
-    optimizer = torch.optim.AdamW(groups, fused=True)
+    optimizer = torch.optim.AdamW(_parameter_groups(net, recipe), lr=recipe.learning_rate, fused=True)
     loader = DataLoader(
         part, batch_size=min(recipe.batch_size, len(part)), shuffle=True, drop_last=True, collate_fn=lambda batch: batch
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=[group["lr"] for group in groups],
+        max_lr=recipe.learning_rate,
         total_steps=recipe.epochs * len(loader),
         pct_start=recipe.warmup,
     )
@@ -150,20 +149,10 @@ def _is_validated(epoch: int, recipe: Recipe) -> bool:
 
 
 def _parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict]:
-    """Four groups for the optimizer: slow or not, with weight decay (matrices, kernels) or without."""
-    groups = {}
-    for name, parameter in net.named_parameters():
-        slow = "hash_layer." in name or ".tokens." in name
-        decay = parameter.ndim > 1 and "pos_embed" not in name
-        groups.setdefault((slow, decay), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": recipe.learning_rate * (recipe.slow if slow else 1.0),
-            "weight_decay": recipe.weight_decay * decay,
-        }
-        for (slow, decay), parameters in groups.items()
-    ]
+    """Matrices and kernels decay; biases, norms and position embeddings do not."""
+    decays = [p for name, p in net.named_parameters() if p.ndim > 1 and "pos_embed" not in name]
+    stays = [p for name, p in net.named_parameters() if p.ndim == 1 or "pos_embed" in name]
+    return [{"params": decays, "weight_decay": recipe.weight_decay}, {"params": stays, "weight_decay": 0.0}]
 
 
 def train_epoch(accelerator: Accelerator, state: State, epoch: int, seed: int, recipe: Recipe, normalise, flip) -> dict:

@@ -18,9 +18,6 @@ class Recipe:
         batch_size: images a step.
         learning_rate: highest value of the one-cycle schedule.
         weight_decay: of AdamW, for matrices and kernels only.
-        slow: learning rate of the hash layer and of the block-token branches, as a share of the others', above 0. Both
-            are chains of linear maps without a norm between them: at the full rate their outputs swing, the bank's
-            codes go stale, and training falls back to codes that know nothing.
         clip: largest norm of the gradient; longer ones are shortened to it.
         warmup: share of all steps during which the learning rate rises, 0 to below 1.
         shift: random shift, in pixels each way.
@@ -34,7 +31,6 @@ class Recipe:
     learning_rate: float
     small_epochs: int = 0
     weight_decay: float = 0.05
-    slow: float = 0.1
     clip: float = 1.0
     warmup: float = 0.2
     shift: int = 4
@@ -47,14 +43,14 @@ class Recipe:
             check_whole(name, getattr(self, name), 1)
         check_whole("shift", self.shift, 0)
         check_whole("small_epochs", self.small_epochs, 0, self.epochs - 1)
-        for name in ("learning_rate", "slow", "clip"):
+        for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but it must be above 0.")
 
 
 #: Where to start, by data set; found on two CPU cores with the micro network.
 RECIPES = {
-    "digits": Recipe(epochs=30, batch_size=64, learning_rate=2e-3, shift=3),
+    "digits": Recipe(epochs=12, batch_size=16, learning_rate=1e-3, shift=3, validate_every=4),
     "shapes": Recipe(epochs=40, batch_size=64, learning_rate=2e-3),
     "cifar10": Recipe(epochs=24, batch_size=64, learning_rate=2e-3, drop_path=0.1, validate_every=8),
 }
