@@ -7,6 +7,7 @@ knows is refused (papermill itself would only warn). Everything lands in the run
 """
 
 import argparse
+import ast
 import html
 import json
 import logging
@@ -19,7 +20,6 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences a debug
 
 import papermill
 from nbconvert import HTMLExporter
-from papermill.cli import _resolve_type  # "12" -> 12, "true" -> True, as papermill's own -p does
 from papermill.exceptions import PapermillExecutionError
 
 from hhlib import runs
@@ -31,8 +31,9 @@ NAMING = ("dataset", "method", "network", "bits", "seed")  #: the parameters tha
 
 def main() -> int:
     """Run what the command line asks for; the exit code is the number of notebooks that failed (0 or 1)."""
+    os.chdir(PROJECT)  # where the notebooks' relative paths start
     arguments = parse()
-    given = {name: _resolve_type(value) for name, value in arguments.parameter}
+    given = {name: literal(value) for name, value in arguments.parameter}
     chosen = [path for path in NOTEBOOKS if not arguments.only or path.name[:2] in arguments.only]
     known = {path: defaults(path) for path in NOTEBOOKS}
     try:
@@ -66,13 +67,18 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def literal(text: str) -> object:
+    """A value as Python would read it ("12", "0.5", "False"); anything else is a word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
 def defaults(path: Path) -> dict:
     """A notebook's parameters and their default values."""
     found = papermill.inspect_notebook(str(path))
-    scope: dict = {}
-    for name, parameter in found.items():
-        scope[name] = eval(parameter["default"], {})  # literals of our own notebooks
-    return scope
+    return {name: literal(parameter["default"]) for name, parameter in found.items()}
 
 
 def check_names(given: dict, known: dict[Path, dict]) -> None:

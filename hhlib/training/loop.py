@@ -29,8 +29,6 @@ def fit(
     bits: int,
     recipe: Recipe,
     seed: int = 0,
-    loss_arguments: dict | None = None,
-    network_arguments: dict | None = None,
     device: str = "auto",
     precision: str = "auto",
     live: bool = False,
@@ -43,7 +41,6 @@ def fit(
         run: the folder; created if need be.
         method, network_name, bits, seed: what the run is named after.
         recipe: how to train.
-        loss_arguments, network_arguments: further arguments of the loss and of the network.
         device: "auto", "cpu" or "cuda".
         precision: "auto", "float32" or "bf16".
         live: a progress bar instead of a line an epoch.
@@ -63,15 +60,13 @@ def fit(
     mean, std = data.channel_statistics(fit_part)
     torch.manual_seed(seed)
     model = dict(preset=network_name, bits=bits, img_size=split.image_size, drop_path_rate=recipe.drop_path)
-    model |= network_arguments or {}
     loss = dict(name=method, bits=bits, num_classes=len(split.classes), train_size=len(fit_part))
-    loss |= loss_arguments or {}
-    net, objective = network.create(**model), losses.create(**loss)
+    net, objective = network.create(**model), losses.create(**loss, **recipe.loss)
     record = {
         "parameters": dict(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
         | {"recipe": asdict(recipe), "precision": precision},
         "model": model,
-        "loss": loss,
+        "loss": loss | recipe.loss,
         "data": dict(sizes=split.sizes, trained_on=len(fit_part), validation=len(validation), topk=split.protocol.topk)
         | {"split_seed": split.seed, "fingerprint": split.fingerprint(), "mean": mean, "std": std},
         "device": device,
