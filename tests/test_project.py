@@ -1,6 +1,7 @@
 """Facts about the project itself: layers, notebooks as committed, requirements."""
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -92,6 +93,21 @@ def test_one_comment_says_the_same_in_every_notebook_type_included():
     for path in NOTEBOOKS:
         for name, parameter in papermill.inspect_notebook(str(path)).items():
             assert types.setdefault(name, parameter["inferred_type_name"]) == parameter["inferred_type_name"]
+
+
+RESULTS = sorted((PROJECT / "results").glob("*/metrics.json"))
+
+
+def test_every_score_in_the_readme_comes_from_a_kept_run():
+    rows = re.findall(r"^\| \[[\w-]+\]\(results/([\w-]+)\) .*$", (PROJECT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == [path.parent.name for path in RESULTS]
+    for path in RESULTS:
+        line = next(x for x in (PROJECT / "README.md").read_text().splitlines() if f"(results/{path.parent.name})" in x)
+        scores = json.loads(path.read_text())
+        run = json.loads((path.parent / "run.json").read_text())
+        for kind in ("expected", "worst", "best"):
+            assert f"{scores['map'][kind]:.3f}" in line, kind
+        assert f"| {run['parameters']['bits']} |" in line
 
 
 def requirements(lines):

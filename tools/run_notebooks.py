@@ -106,7 +106,13 @@ def execute(path: Path, folder: Path, values: dict) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            str(path), str(target), parameters=values, cwd=str(PROJECT), progress_bar=False, log_output=True
+            str(path),
+            str(target),
+            parameters=values,
+            cwd=str(PROJECT),
+            progress_bar=False,
+            log_output=True,
+            extra_arguments=["--log-level=40"],  # the kernel's own notes about its connection say nothing to a reader
         )
     except PapermillExecutionError as error:
         print(f"{path.name} failed: {error.ename}: {error.evalue}\nSee {target}", file=sys.stderr)
