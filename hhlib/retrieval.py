@@ -43,7 +43,7 @@ def encode(
     net.eval()
     outputs = []
     for start in range(0, len(part), batch_size):
-        images, _, _ = part.__getitems__(range(start, min(start + batch_size, len(part))))
+        images, _, _ = part.batch(range(start, min(start + batch_size, len(part))))
         images = normalise(images.to(device), mean, std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs.append(net(images).float().cpu())

@@ -168,7 +168,7 @@ def test_the_seed_makes_the_split():
 def test_parts_give_single_images_and_batches():
     part = data.load("digits").query
     image, labels, index = part[7]
-    images, many, indices = part.__getitems__([7, 3])
+    images, many, indices = part.batch([7, 3])
     assert torch.equal(images[0], image)
     assert torch.equal(many[0], labels)
     assert (index, indices.tolist()) == (7, [7, 3])

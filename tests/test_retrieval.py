@@ -45,5 +45,5 @@ def test_encoding_in_batches_equals_one_forward_pass():
     mean, std = data.channel_statistics(part)
     z = retrieval.encode(net, part, mean=mean, std=std, batch_size=10)
     with torch.no_grad():
-        whole = net(data.normalise(part.__getitems__(range(23))[0], mean, std))
+        whole = net(data.normalise(part.batch(range(23))[0], mean, std))
     torch.testing.assert_close(z, whole, rtol=1e-4, atol=1e-5)

@@ -1,6 +1,7 @@
 """Query, training and database set: what a protocol is, how it is drawn from a seed, and what must never overlap."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,7 +32,6 @@ class Pool:
 class Part(Dataset):
     """One of the three sets: rows of a pool. ``part[i] -> (image (3, S, S) uint8, labels (C,) uint8, i)``.
 
-    A list of indices gives a whole batch at once, (B, 3, S, S), (B, C), (B,): images that lie in memory need no loop.
     The label matrix `labels` (n, C) is at hand without reading images; `rows` (n,) int64 says where each image stands
     in the pool, which is its identity.
     """
@@ -46,9 +46,12 @@ class Part(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         return self.pool.images[self.rows[index]], self.labels[index], index
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Many at once: (B, 3, S, S) uint8, (B, C) uint8, (B,) int64. Images in memory need no loop over them."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         return self.pool.images[self.rows[index]], self.labels[index], index
+
+    __getitems__ = batch  # the name under which PyTorch's DataLoader asks for a whole batch
 
     def subset(self, indices: np.ndarray) -> "Part":
         """The part made of these rows of this part; indices start again at 0."""

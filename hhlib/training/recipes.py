@@ -54,7 +54,9 @@ class Recipe:
 RECIPES = {
     "digits": Recipe(epochs=12, batch_size=16, learning_rate=1e-3, shift=3, validate_every=4),
     "shapes": Recipe(epochs=20, batch_size=16, learning_rate=1e-3, validate_every=5),
-    "cifar10": Recipe(epochs=34, small_epochs=20, batch_size=64, learning_rate=6e-4, shift=3, loss={"alpha": 0.15}),
+    "cifar10": Recipe(
+        epochs=36, small_epochs=22, batch_size=64, learning_rate=5e-4, warmup=0.08, shift=2, loss={"alpha": 0.15}
+    ),
 }
 
 
