@@ -61,8 +61,11 @@ RECIPES = {
 
 
 def recipe_for(dataset: str, **changes) -> Recipe:
-    """The data set's recipe; `changes` that are 0 or None keep its value."""
-    return replace(RECIPES[dataset.split("-")[0]], **{name: value for name, value in changes.items() if value})
+    """The data set's recipe with `changes`; those that are 0 keep its value. small_epochs keeps its share."""
+    recipe = RECIPES[dataset.split("-")[0]]
+    changes = {name: value for name, value in changes.items() if value}
+    epochs = check_whole("epochs", changes.get("epochs", recipe.epochs), 1)
+    return replace(recipe, **{"small_epochs": recipe.small_epochs * epochs // recipe.epochs} | changes)
 
 
 def choose_device(device: str) -> str:
