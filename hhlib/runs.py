@@ -7,7 +7,7 @@ runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
     training_state.pt     where training stands, to go on from
     codes.npz             packed codes and labels of query and database set
     metrics.json          the scores
-    figures/, *.html      what the notebooks drew
+    figures/, notebooks/  what the notebooks drew; their executed copies, as .ipynb and .html
 """
 
 import json
