@@ -97,6 +97,21 @@ def test_a_finished_run_is_left_as_it_is_and_other_parameters_are_refused(traine
         fit(split, trained.path, bits=8)
 
 
+def test_training_afresh_leaves_nothing_of_the_earlier_run(trained, split, tmp_path, monkeypatch):
+    for path in trained.path.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "metrics.json").write_text("{}")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.loop, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(split, tmp_path, bits=8, resume=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert runs.Run(tmp_path).parameters["bits"] == 8
+
+
 def test_the_best_validated_epoch_is_kept(split, tmp_path, monkeypatch):
     scores = iter([0.2, 0.9, 0.5])
     monkeypatch.setattr(training.loop, "_validate", lambda *_: next(scores))

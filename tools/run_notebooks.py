@@ -19,6 +19,7 @@ from pathlib import Path
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences a debugger's note in every kernel
 
 import papermill
+from kernels import AskingKernelManager
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
@@ -112,6 +113,7 @@ def execute(path: Path, folder: Path, values: dict) -> bool:
             cwd=str(PROJECT),
             progress_bar=False,
             log_output=True,
+            kernel_manager_class=AskingKernelManager,
             extra_arguments=["--log-level=40"],  # the kernel's own notes about its connection say nothing to a reader
         )
     except PapermillExecutionError as error:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hhlib.runs import Run, atomic
+from hhlib.runs import Run, atomic, surroundings, write_json
 from hhlib.training.recipes import Recipe
 
 
@@ -52,6 +52,13 @@ def _differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, 
             yield from _differences(a, b, f"{prefix}{name}.")
         elif json.loads(json.dumps(b)) != a:  # JSON knows no tuples
             yield prefix + name, a, b
+
+
+def start_afresh(run: Run, record: dict) -> None:
+    """Write run.json, after what an earlier training left is gone: a stop from here on never mixes two runs."""
+    for name in ("training_state.pt", "model.safetensors", "history.csv", "timing.csv", "codes.npz", "metrics.json"):
+        (run.path / name).unlink(missing_ok=True)
+    write_json(run.path / "run.json", record | surroundings())
 
 
 def _parts(state: State) -> dict:

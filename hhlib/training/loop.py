@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hhlib import data, losses, metrics, network, retrieval
-from hhlib.runs import Run, check_parameters, surroundings, write_json
-from hhlib.training.keeping import State, earlier_state, restore, save
+from hhlib.runs import Run, check_parameters
+from hhlib.training.keeping import State, earlier_state, restore, save, start_afresh
 from hhlib.training.recipes import Recipe, choose_device, choose_precision
 
 VALIDATION_DATABASE = 2_000  #: validation queries are ranked against at most so many training images
@@ -57,20 +57,11 @@ def fit(
     device = choose_device(device)
     precision = choose_precision(precision, device)
     fit_part, validation = data.hold_out(split.train, recipe.validation, seed)
-    mean, std = data.channel_statistics(fit_part)
+    parameters = dict(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
+    record = _record(split, fit_part, validation, parameters, recipe, device, precision)
+    mean, std = record["data"]["mean"], record["data"]["std"]
     torch.manual_seed(seed)
-    model = dict(preset=network_name, bits=bits, img_size=split.image_size, drop_path_rate=recipe.drop_path)
-    loss = dict(name=method, bits=bits, num_classes=len(split.classes), train_size=len(fit_part))
-    net, objective = network.create(**model), losses.create(**loss, **recipe.loss)
-    record = {
-        "parameters": dict(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
-        | {"recipe": asdict(recipe), "precision": precision},
-        "model": model,
-        "loss": loss | recipe.loss,
-        "data": dict(sizes=split.sizes, trained_on=len(fit_part), validation=len(validation), topk=split.protocol.topk)
-        | {"split_seed": split.seed, "fingerprint": split.fingerprint(), "mean": mean, "std": std},
-        "device": device,
-    }
+    net, objective = network.create(**record["model"]), losses.create(**record["loss"])
     earlier = earlier_state(run, record) if resume else None
     accelerator = _accelerator(device, precision, seed)
     state = _prepare(accelerator, net, objective, fit_part, recipe)
@@ -78,7 +69,7 @@ def fit(
         _set_image_side(state, split.image_size, len(earlier["history"]) - 1, recipe)
         restore(state, earlier)
     else:
-        write_json(run.path / "run.json", record | surroundings())
+        start_afresh(run, record)
 
     bar = tqdm(total=recipe.epochs, initial=len(state.history), unit="epoch", disable=not live)
     for epoch in range(len(state.history), recipe.epochs):
@@ -94,6 +85,25 @@ def fit(
         (bar.set_postfix_str if live else print)(_progress_line(state, recipe))
     bar.close()
     return run
+
+
+def _record(split, fit_part, validation, parameters: dict, recipe: Recipe, device: str, precision: str) -> dict:
+    """What run.json holds: all that a repeat needs, except the versions and the machine."""
+    bits = parameters["bits"]
+    mean, std = data.channel_statistics(fit_part)
+    sizes = dict(sizes=split.sizes, trained_on=len(fit_part), validation=len(validation))
+    return {
+        "parameters": parameters | {"recipe": asdict(recipe), "precision": precision},
+        "model": dict(
+            preset=parameters["network"], bits=bits, img_size=split.image_size, drop_path_rate=recipe.drop_path
+        ),
+        "loss": dict(name=parameters["method"], bits=bits, num_classes=len(split.classes), train_size=len(fit_part))
+        | recipe.loss,
+        "data": sizes
+        | dict(topk=split.protocol.topk, split_seed=split.seed, fingerprint=split.fingerprint())
+        | dict(mean=mean, std=std),
+        "device": device,
+    }
 
 
 def _accelerator(device: str, precision: str, seed: int) -> Accelerator:
