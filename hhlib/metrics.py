@@ -253,6 +253,19 @@ def evaluate(query_codes, query_labels, database_codes, database_labels, *, bits
     }
 
 
+def leave_one_out_map(codes: np.ndarray, labels: np.ndarray) -> float:
+    """Expected mAP of one set of at least 2 images, each a query whose database is all the others; see `evaluate`.
+
+    Args:
+        codes: (n, K) numbers whose sign counts.
+        labels: multi-hot (n, C), or class numbers (n,).
+    """
+    counts = evaluate(codes, labels, codes, labels)["histogram"]
+    counts["all"][:, 0] -= 1  # an image is at distance 0 of itself,
+    counts["relevant"][:, 0] -= multi_hot(labels).any(axis=1)  # and relevant to itself unless it has no label
+    return float(average_precision(counts["all"], counts["relevant"])["expected"].mean())
+
+
 def _checked(query_codes, query_labels, database_codes, database_labels, bits):
     """Check what the caller gave -> bits, (packed query codes, labels, packed database codes, labels)."""
     codes = {"query": np.asarray(query_codes), "database": np.asarray(database_codes)}

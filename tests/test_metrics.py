@@ -128,6 +128,18 @@ def test_zero_counts_as_plus_one_and_class_numbers_as_one_hot():
     assert scores["map"]["expected"] == 1.0
 
 
+def test_leave_one_out_is_each_image_against_all_others():
+    rng = np.random.default_rng(0)
+    codes, labels = rng.normal(size=(30, 6)), rng.random((30, 4)) < 0.3
+    labels[0] = False  # relevant to nobody, not even to itself
+    others = [np.delete(np.arange(30), i) for i in range(30)]
+    scores = [
+        metrics.evaluate(codes[[i]], labels[[i]], codes[rest], labels[rest])["map"]["expected"]
+        for i, rest in enumerate(others)
+    ]
+    assert metrics.leave_one_out_map(codes, labels) == pytest.approx(np.mean(scores), abs=1e-12)
+
+
 def test_curves_against_naive_counting():
     qc, ql, dc, dl = random_case(5, bits=6)
     scores = metrics.evaluate(qc, ql, dc, dl)
