@@ -14,7 +14,8 @@ def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable)
         view: keyword arguments as in `choices`.
         live: menus, or plain figures.
         static: how many combinations of choices are drawn when not live, in order.
-        choices: the values of each argument. A range becomes a slider, anything else a menu.
+        choices: the values of each argument. A range becomes a slider, anything else a menu; what leaves no choice
+            gets no control.
     """
     empty = [name for name, values in choices.items() if len(values) == 0]
     if empty:
@@ -29,8 +30,10 @@ def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable)
 
 
 def _control(name: str, values: Iterable):
-    from ipywidgets import Dropdown, SelectionSlider
+    from ipywidgets import Dropdown, SelectionSlider, fixed
 
+    if len(values) == 1:
+        return fixed(values[0])
     kind = SelectionSlider if isinstance(values, range) else Dropdown
     label = name.replace("_", " ")
     arguments = {"continuous_update": False} if kind is SelectionSlider else {}

@@ -2,6 +2,7 @@ import functools
 import hashlib
 import http.server
 import io
+import itertools
 import os
 import pickle
 import tarfile
@@ -10,6 +11,8 @@ import threading
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hhlib import data
 from hhlib.data import sources
@@ -222,6 +225,21 @@ def test_augmentation_shifts_and_mirrors_each_image_by_itself():
     for out, image in zip(draw(shift=2, flip=False), padded, strict=True):
         windows = [image[:, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
         assert any(torch.equal(out, window) for window in windows)
+
+
+@settings(max_examples=50)
+@given(side=st.integers(1, 8), seed=st.integers(0, 99))
+def test_augmentation_covers_one_square_of_each_image_with_its_mean_colour(side, seed):
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)).mul(255).to(torch.uint8)
+    how = dict(shift=0, flip=False, generator=torch.Generator().manual_seed(seed))
+    for out, image in zip(data.augment(images, erase=side, **how), images, strict=True):
+        colour = image.float().mean(dim=(1, 2), keepdim=True).to(torch.uint8)
+        squares = []
+        for top, left in itertools.product(range(-(side // 2), 8 - side // 2), repeat=2):
+            covered = image.clone()
+            covered[:, max(top, 0) : top + side, max(left, 0) : left + side] = colour
+            squares.append(torch.equal(out, covered))
+        assert any(squares)
 
 
 def test_normalised_training_images_have_zero_mean_and_unit_spread():

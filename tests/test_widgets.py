@@ -20,6 +20,11 @@ def test_without_menus_an_error_in_the_view_is_an_error():
         widgets.explore(broken, live=False, bits=[16])
 
 
+def test_menus_stand_only_where_there_is_a_choice():
+    controls = [widgets._control("bits", values) for values in (range(4), [16, 32], [16])]
+    assert [type(control).__name__ for control in controls] == ["SelectionSlider", "Dropdown", "fixed"]
+
+
 def test_nothing_to_choose_is_an_error():
     with pytest.raises(ValueError, match="there is nothing to choose for dataset"):
         widgets.explore(print, live=True, bits=[1], dataset=[])

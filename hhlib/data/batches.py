@@ -20,13 +20,16 @@ def normalise(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def augment(images: Tensor, *, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Shift each image at random by up to `shift` pixels each way (borders reflected), and mirror every other one.
+def augment(images: Tensor, *, shift: int, flip: bool, erase: int = 0, generator: torch.Generator) -> Tensor:
+    """Shift each image at random by up to `shift` pixels each way, mirror every other one, cover a square of it.
 
-    All images of the batch at once, by indexing: no loop over images. Needs 0 <= shift < S.
+    All images of the batch at once, by indexing: no loop over images. Needs 0 <= shift < S and 0 <= erase <= S.
 
     Args:
         images: (B, 3, S, S) uint8.
+        shift: pixels; what comes in at the border is reflected.
+        flip: whether to mirror, left to right, one image in two.
+        erase: side of the covered square in pixels, 0 for none; see `_erase`.
         generator: source of the random numbers, on the CPU, so that every device draws the same.
 
     Returns:
@@ -41,4 +44,20 @@ def augment(images: Tensor, *, shift: int, flip: bool, generator: torch.Generato
         columns = torch.where(mirrored, columns.flip(1), columns)
     batch, rows, columns = (i.to(images.device) for i in (torch.arange(B), rows, columns))
     out = padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, S, S, 3)
-    return out.permute(0, 3, 1, 2).contiguous()
+    out = out.permute(0, 3, 1, 2).contiguous()  # (B, 3, S, S)
+    return _erase(out, erase, generator) if erase else out
+
+
+def _erase(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Cover one square with the image's mean colour, so that no single detail decides (B, 3, S, S) -> the same.
+
+    The square's middle lies anywhere in the image, so that some of it may lie outside. DeVries & Taylor, "Improved
+    Regularization of Convolutional Neural Networks with Cutout", 2017 (arXiv 1708.04552).
+    """
+    B, _, S, _ = images.shape
+    first = torch.randint(0, S, (2, B, 1), generator=generator) - side // 2
+    offset = torch.arange(S) - first  # (2, B, S)
+    rows, columns = ((offset >= 0) & (offset < side)).to(images.device)
+    covered = rows[:, None, :, None] & columns[:, None, None, :]  # (B, 1, S, S)
+    colour = images.float().mean(dim=(2, 3), keepdim=True).to(images.dtype)  # (B, 3, 1, 1)
+    return torch.where(covered, colour, images)

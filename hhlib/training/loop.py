@@ -167,7 +167,8 @@ def train_epoch(accelerator: Accelerator, state: State, epoch: int, seed: int, r
     state.net.train()
     total, gap, ones = 0.0, 0.0, 0.0
     for images, labels, index in state.loader:
-        images = normalise(data.augment(images, shift=recipe.shift, flip=flip, generator=generator))
+        images = data.augment(images, shift=recipe.shift, flip=flip, erase=recipe.erase, generator=generator)
+        images = normalise(images)
         if epoch < recipe.small_epochs:
             images = F.avg_pool2d(images, 2)  # (B, 3, S/2, S/2)
         z = state.net(images)  # (B, K)

@@ -21,6 +21,7 @@ class Recipe:
         clip: largest norm of the gradient; longer ones are shortened to it.
         warmup: share of all steps during which the learning rate rises, 0 to below 1.
         shift: random shift, in pixels each way.
+        erase: side of the square that is covered in each image, in pixels; 0 for none.
         loss: arguments of the loss beyond its own defaults.
         drop_path: stochastic depth of the last layer, 0 to below 1.
         validation: share of the training images held out to choose the epoch, 0 to below 1; 0 keeps the last epoch.
@@ -35,6 +36,7 @@ class Recipe:
     clip: float = 1.0
     warmup: float = 0.2
     shift: int = 4
+    erase: int = 0
     drop_path: float = 0.0
     loss: dict = field(default_factory=dict)
     validation: float = 0.1
@@ -43,7 +45,8 @@ class Recipe:
     def __post_init__(self):
         for name in ("epochs", "batch_size", "validate_every"):
             check_whole(name, getattr(self, name), 1)
-        check_whole("shift", self.shift, 0)
+        for name in ("shift", "erase"):
+            check_whole(name, getattr(self, name), 0)
         check_whole("small_epochs", self.small_epochs, 0, self.epochs - 1)
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
