@@ -1,7 +1,9 @@
-"""What every room of the library needs: checks that fail in one sentence, and where the project lies."""
+"""What every room of the library needs: checks that fail in one sentence, safe writing, where the project lies."""
 
 import numbers
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MAX_BITS = 1024
@@ -27,6 +29,18 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
     if value not in allowed:
         raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(str, allowed))}.")
     return value
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` only when all went well; a crash leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def project_folder() -> Path:

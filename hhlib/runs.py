@@ -11,10 +11,8 @@ runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
 """
 
 import json
-import os
 import platform
 import subprocess
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +21,7 @@ import pandas as pd
 import torch
 
 from hhlib import network as networks
-from hhlib.common import check_bits, check_choice, check_whole, resolve
+from hhlib.common import atomic, check_bits, check_choice, check_whole, resolve
 from hhlib.data import PROTOCOLS
 from hhlib.losses import METHODS
 
@@ -48,18 +46,6 @@ def folder(*, dataset: str, method: str, network: str, bits: int, seed: int, roo
 def find(root: str | Path = "runs") -> list["Run"]:
     """All runs under a folder that have been evaluated, in the order of their names."""
     return [Run(path.parent) for path in sorted(resolve(root).glob("*/*/metrics.json"))]
-
-
-@contextmanager
-def atomic(path: Path):
-    """A path to write to, which takes the place of `path` only when all went well; a crash leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict) -> None:

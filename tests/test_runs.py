@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from hhlib import runs
+from hhlib import common, runs
 
 GOOD = dict(dataset="digits", method="hybridhash", network="micro", bits=32, seed=0)
 
@@ -66,7 +66,7 @@ def test_codes_and_metrics_come_back(tmp_path):
 def test_a_crash_while_writing_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "run.json"
     runs.write_json(path, {"a": 1})
-    with pytest.raises(RuntimeError), runs.atomic(path) as draft:
+    with pytest.raises(RuntimeError), common.atomic(path) as draft:
         draft.write_text("half of")
         raise RuntimeError
     assert json.loads(path.read_text()) == {"a": 1}

@@ -7,10 +7,14 @@ from hhlib.common import check_choice, resolve
 from hhlib.data import sources
 from hhlib.data.audit import audit, similar_share
 from hhlib.data.batches import augment, channel_statistics, normalise
+from hhlib.data.files import ImageFiles
+from hhlib.data.lists import ImageList, read_list, read_lists, write_list, write_lists
 from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, draw, hold_out
 
 __all__ = [
     "PROTOCOLS",
+    "ImageFiles",
+    "ImageList",
     "Part",
     "Pool",
     "Protocol",
@@ -24,7 +28,11 @@ __all__ = [
     "load",
     "names",
     "normalise",
+    "read_list",
+    "read_lists",
     "similar_share",
+    "write_list",
+    "write_lists",
 ]
 
 #: The protocols, after `spec/evaluation.md`'s table; digits and shapes are ours.

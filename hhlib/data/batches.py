@@ -8,9 +8,16 @@ from hhlib.data.splits import Part
 
 
 def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over a part's images, both in 0..1: -> (3 numbers, 3 numbers)."""
-    pixels = part.pool.images[part.rows].permute(1, 0, 2, 3).flatten(1).float() / 255  # (3, n*S*S)
-    return pixels.mean(dim=1).tolist(), pixels.std(dim=1).tolist()
+    """Mean and standard deviation of each channel over a part's images, both in 0..1: -> (3 numbers, 3 numbers).
+
+    In blocks, so that a set that lies on disk need not fit into memory.
+    """
+    total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
+    for rows in part.rows.split(1000):
+        pixels = part.pool.images[rows].permute(1, 0, 2, 3).flatten(1).double() / 255  # (3, B*S*S)
+        total, squares, count = total + pixels.sum(dim=1), squares + (pixels**2).sum(dim=1), count + pixels.shape[1]
+    mean = total / count
+    return mean.tolist(), (squares / count - mean**2).clamp(min=0).sqrt().tolist()
 
 
 def normalise(images: Tensor, mean: list[float], std: list[float]) -> Tensor:

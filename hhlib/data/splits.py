@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hhlib.common import check_whole
+from hhlib.data.files import ImageFiles
 
 
 @dataclass(frozen=True)
@@ -17,16 +18,22 @@ class Pool:
     """All images of a source, before any split.
 
     Attributes:
-        images: (n, 3, S, S) uint8.
+        images: (n, 3, S, S) uint8, in memory or, as `ImageFiles`, on disk.
         labels: (n, C) uint8, multi-hot; single-label data has one 1 a row.
         classes: C names.
         flip: whether a mirrored image keeps its labels (not so for digits).
+        paths: n names of the images, each only once; None numbers them.
     """
 
-    images: Tensor
+    images: Tensor | ImageFiles
     labels: Tensor
     classes: list[str]
     flip: bool
+    paths: list[str] | None = None
+
+    def path(self, row: int) -> str:
+        """An image's name in list files."""
+        return self.paths[row] if self.paths else f"{row:06d}"
 
 
 class Part(Dataset):
@@ -64,8 +71,8 @@ class Protocol:
 
     Attributes:
         query, train: images in total; drawn in equal numbers from each class if `by_class`.
-        database: "rest" (all that are neither query nor training image), "rest+train" (all but the queries) or
-            "train" (the training set itself).
+        database: "rest" (all that are neither query nor training image), "rest+train" (all but the queries), "train"
+            (the training set itself), or "lists" (whatever list files say; nothing is drawn).
         topk: cut-off of mAP@k that the field reports for this protocol; None ranks the whole database.
         about: one sentence for the reader.
     """
@@ -115,11 +122,17 @@ class Split:
         return {"query": self.query, "train": self.train, "database": self.database}
 
     def fingerprint(self) -> str:
-        """SHA-256 over the three lists of rows: equal where the same images stand in the same order."""
+        """SHA-256 over the three lists: equal where the same images stand in the same order."""
         digest = hashlib.sha256()
         for name, part in self.parts().items():
-            digest.update(name.encode() + part.rows.numpy().astype("<i8").tobytes())
+            paths = part.pool.paths
+            digest.update(name.encode())
+            digest.update("\n".join(map(paths.__getitem__, part.rows)).encode() if paths else _row_bytes(part))
         return digest.hexdigest()
+
+
+def _row_bytes(part: Part) -> bytes:
+    return part.rows.numpy().astype("<i8").tobytes()
 
 
 def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
@@ -162,7 +175,7 @@ def check_disjoint(split: Split) -> None:
         if len(shared):
             raise ValueError(
                 f"{len(shared)} of the {len(split.query)} query images of {split.name} also stand in its {name} set "
-                f"(first: row {shared[0]}), but a query must meet neither training nor database set."
+                f"(first: {split.query.pool.path(shared[0])}), but a query must meet neither training nor database set."
             )
 
 

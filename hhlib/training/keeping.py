@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hhlib.runs import Run, atomic, surroundings, write_json
+from hhlib.common import atomic
+from hhlib.runs import Run, surroundings, write_json
 from hhlib.training.recipes import Recipe
 
 

@@ -1,0 +1,174 @@
+import gzip
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hhlib import data
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="/\\:"), min_size=1)
+paths = st.lists(words.map(lambda word: f"images/{word}.jpg"), min_size=1, max_size=8, unique=True)
+
+
+def write(folder, text, name="train.txt"):
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder / name
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Eight small pictures, a stripe of the number's grey in the middle of each, and three lists of them."""
+    root = tmp_path / "pictures"
+    (root / "a b").mkdir(parents=True)
+    for i in range(8):
+        pixels = np.zeros((6, 10, 3), dtype=np.uint8)
+        pixels[:, 2:8] = 20 * i
+        Image.fromarray(pixels).save(root / f"a b/{i}.png")
+    write(tmp_path / "lists", "a b/0.png 1 0\na b/1.png 0 1\n", "test.txt")
+    write(tmp_path / "lists", "./a b/2.png 1 0\na b/3.png 1 1\n", "train.txt")
+    write(tmp_path / "lists", gzip.compress(b"a b//2.png 1 0\r\na b/4.png 0 1\r\n\r\n"), "database.txt.gz")
+    return root
+
+
+def test_a_list_is_read_as_it_stands(tmp_path):
+    text = "./x/one.jpg 0 1 0\nsome where/two.jpg 1 0 1\n\n  x//../three.jpg\t0  0 0 \r\n"
+    for raw in (text.encode(), gzip.compress(text.encode())):
+        listed = data.read_list(write(tmp_path, raw))
+        assert listed.paths == ["x/one.jpg", "some where/two.jpg", "three.jpg"]
+        assert listed.labels.tolist() == [[0, 1, 0], [1, 0, 1], [0, 0, 0]]
+        assert listed.lines.tolist() == [1, 2, 4]
+        assert listed.classes == ["0", "1", "2"]
+    assert data.read_list(write(tmp_path, text), classes=["a", "b", "c"]).classes == ["a", "b", "c"]
+
+
+@given(paths=paths, data_=st.data(), width=st.integers(1, 5), suffix=st.sampled_from(["txt", "txt.gz"]))
+def test_what_is_written_is_read(tmp_path_factory, paths, data_, width, suffix):
+    rows = st.lists(
+        st.lists(st.integers(0, 1), min_size=width, max_size=width), min_size=len(paths), max_size=len(paths)
+    )
+    labels = np.array(data_.draw(rows))
+    path = tmp_path_factory.mktemp("lists") / f"list.{suffix}"
+    data.write_list(path, paths, labels)
+    listed = data.read_list(path)
+    assert listed.paths == paths
+    assert (listed.labels == labels).all()
+    raw = path.read_bytes()
+    data.write_list(path, paths, labels)
+    assert path.read_bytes() == raw
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "train.txt lists no image"),
+        ("\n \n", "train.txt lists no image"),
+        ("a.jpg 1 0\nb.jpg 1 0 0\n", "train.txt line 2: there are 3 labels, but 2 are expected"),
+        ("a.jpg 1 0\nb.jpg 1\n", "train.txt line 2: there are 1 labels, but 2 are expected"),
+        ("a.jpg 1 0\n\nb.jpg 1 2\n", "train.txt line 3: a label is '2', but it must be 0 or 1"),
+        ("a.jpg 1 0\nb.jpg -1 1\n", "train.txt line 2: a label is '-1', but it must be 0 or 1"),
+        ("a.jpg 1 0\nb.jpg 0.5 1\n", "train.txt line 2: a label is '0.5'"),
+        ("a.jpg 1 0\nb.jpg 10 1\n", "train.txt line 2: a label is '10'"),
+        ("a.jpg 1 0\nb.jpg\n", "train.txt line 2: there is no label after the path"),
+        ("a.jpg\n", "train.txt line 1: there is no label after the path"),
+        ("a.jpg 1 0\n0 1\n", "train.txt line 2: there are 1 labels, but 2 are expected"),
+        ("a.jpg 1 0\nb.jpg 0 1\n./a.jpg 1 0\n", "train.txt line 3: 'a.jpg' stands on line 1 already"),
+        ("../a.jpg 1 0\n", "train.txt line 1: the path '../a.jpg' leaves the images' root folder"),
+        ("x/../../a.jpg 1 0\n", "leaves the images' root folder"),
+        ("/etc/a.jpg 1 0\n", "leaves the images' root folder"),
+        ("C:\\a.jpg 1 0\n", "leaves the images' root folder"),
+        (b"a\xff.jpg 1 0\n", "train.txt line 1: the path b'a.xff.jpg' is not UTF-8 text"),
+        (gzip.compress(b"a.jpg 1 0\n" * 50)[:30], "train.txt is a gzip file that is damaged or cut short"),
+        (gzip.compress(b"a.jpg 1 0\n")[:-6] + b"xxxxxx", "train.txt is a gzip file that is damaged"),
+    ],
+)
+def test_a_broken_list_is_refused_with_file_and_line(text, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        data.read_list(write(tmp_path, text))
+
+
+def test_a_list_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = write(tmp_path, "a.jpg 1 0\n")
+    for paths, labels in [(["b.jpg"], [[2, 0]]), (["b.jpg"], [[1, 0], [0, 1]])]:
+        with pytest.raises(ValueError, match="labels have shape"):
+            data.write_list(path, paths, np.array(labels))
+    with pytest.raises(AttributeError):
+        data.write_list(path, [None], np.array([[1, 0]]))
+    assert path.read_text() == "a.jpg 1 0\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_three_lists_make_a_split_of_pictures_opened_when_asked_for(pictures, tmp_path):
+    split = data.read_lists(tmp_path / "lists", root=pictures, size=4)
+    assert split.sizes == {"query": 2, "train": 2, "database": 2}
+    images, labels, index = split.train.batch([0, 1])
+    assert images.shape == (2, 3, 4, 4)
+    assert images.dtype == torch.uint8
+    assert images[:, :, 1, 1].tolist() == [[40] * 3, [60] * 3]  # the middle of the stripe
+    assert labels.tolist() == [[1, 0], [1, 1]]
+    assert split.train.rows[0] == split.database.rows[0]  # the same picture by two spellings
+    assert split.image_size == 4
+    mean, std = data.channel_statistics(split.train)
+    assert mean == pytest.approx([50 / 255] * 3, abs=0.02)
+
+
+def test_a_split_written_and_read_back_is_equal(pictures, tmp_path):
+    split = data.read_lists(tmp_path / "lists", root=pictures, size=4)
+    data.write_lists(split, tmp_path / "again")
+    again = data.read_lists(tmp_path / "again", root=pictures, size=4)
+    assert again.fingerprint() == split.fingerprint()
+    digits = data.load("digits", seed=3)
+    data.write_lists(digits, tmp_path / "digits")
+    again = data.read_lists(tmp_path / "digits", pool=digits.query.pool)
+    assert again.fingerprint() == digits.fingerprint() != data.load("digits", seed=4).fingerprint()
+    assert again.classes == digits.classes
+    for name, part in digits.parts().items():
+        assert torch.equal(again.parts()[name].labels, part.labels)
+
+
+def test_lists_that_contradict_each_other_are_refused_and_can_still_be_audited(pictures, tmp_path):
+    lists = tmp_path / "lists"
+    read = lambda **how: data.read_lists(lists, root=pictures, size=4, **how)  # noqa: E731
+    write(lists, "a b/2.png 1 0\na b/1.png 0 1\n", "test.txt")
+    with pytest.raises(ValueError, match="1 of the 2 query images of lists also stand in its train set .first: a b/2"):
+        read()
+    Image.open(pictures / "a b/1.png").save(pictures / "a b/3.png")  # another name for what query 1 shows
+    facts = data.audit(read(check=False), content=True)
+    assert facts["same_image"] == {"query/train": 1, "query/database": 1, "train/database": 1}
+    assert facts["same_pixels"] == {"query/train": 2, "query/database": 1, "train/database": 1}
+    assert data.audit(read(check=False))["same_pixels"] is None
+    write(lists, "a b/0.png 1 0\na b/2.png 0 1\n", "test.txt")
+    with pytest.raises(ValueError, match=r"train.txt line 1: 'a b/2.png' has other labels elsewhere"):
+        read()
+    write(lists, "a b/0.png 1 0 0\n", "test.txt")
+    with pytest.raises(ValueError, match=r"test.txt has 3 labels a line, but train.txt has 2"):
+        read()
+    (lists / "test.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"test.txt is not there .nor test.txt.gz."):
+        read()
+
+
+def test_a_missing_or_broken_picture_is_named_with_file_and_line(pictures, tmp_path):
+    split = data.read_lists(tmp_path / "lists", root=pictures, size=4)
+    whole = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(whole, "JPEG")
+    for raw in (whole.getvalue()[:-200], b"no picture", b""):
+        (pictures / "a b/3.png").write_bytes(raw)
+        with pytest.raises(ValueError, match=r"train.txt line 2: .*3.png is no picture, or is damaged or cut short"):
+            split.train.batch([0, 1])
+    (pictures / "a b/3.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train.txt line 2: there is no file .*3.png"):
+        split.train.batch([1])
+
+
+def test_grey_and_transparent_pictures_get_three_channels(tmp_path):
+    for mode in ("L", "P", "RGBA", "CMYK", "1"):
+        Image.new(mode, (5, 9)).save(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
+    files = data.ImageFiles(tmp_path, ["x.png", "x.tif"], 8)
+    assert files[:].shape == files.shape == (2, 3, 8, 8)
+    assert files[[]].shape == (0, 3, 8, 8)
+    assert files[1].shape == (3, 8, 8)
