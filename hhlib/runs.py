@@ -28,9 +28,8 @@ from hhlib.losses import METHODS
 PACKAGES = ("torch", "timm", "accelerate", "faiss-cpu", "scikit-learn", "numpy")
 
 
-def check_parameters(*, dataset: str, method: str, network: str, bits: int, seed: int) -> None:
-    """Check the five values that name a run; raise ValueError in one sentence at the first bad one."""
-    check_choice("dataset", dataset, PROTOCOLS)
+def check_parameters(*, method: str, network: str, bits: int, seed: int) -> None:
+    """Check the values that, with a data set, name a run; raise ValueError in one sentence at the first bad one."""
     check_choice("method", method, METHODS)
     check_choice("network", network, networks.PRESETS)
     check_bits(bits)
@@ -39,7 +38,8 @@ def check_parameters(*, dataset: str, method: str, network: str, bits: int, seed
 
 def folder(*, dataset: str, method: str, network: str, bits: int, seed: int, root: str | Path = "runs") -> Path:
     """Where a run with these values lives. A relative `root` starts at the project's folder."""
-    check_parameters(dataset=dataset, method=method, network=network, bits=bits, seed=seed)
+    check_choice("dataset", dataset, PROTOCOLS)
+    check_parameters(method=method, network=network, bits=bits, seed=seed)
     return resolve(root) / dataset / f"{method}-{network}-{bits}bits-seed{seed}"
 
 

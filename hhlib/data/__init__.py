@@ -9,6 +9,7 @@ from hhlib.data.audit import audit, similar_share
 from hhlib.data.batches import augment, channel_statistics, normalise
 from hhlib.data.files import ImageFiles
 from hhlib.data.lists import ImageList, read_list, read_lists, write_list, write_lists
+from hhlib.data.own import folder_pool, split_pool, split_unseen, table_pool
 from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, draw, hold_out
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "channel_statistics",
     "check_disjoint",
     "draw",
+    "folder_pool",
     "hold_out",
     "load",
     "names",
@@ -31,6 +33,9 @@ __all__ = [
     "read_list",
     "read_lists",
     "similar_share",
+    "split_pool",
+    "split_unseen",
+    "table_pool",
     "write_list",
     "write_lists",
 ]

@@ -51,7 +51,7 @@ def fit(
         ValueError: for a bad value, or if the folder holds a run with other parameters.
         FloatingPointError: if the loss is no longer finite; the last epoch's state stays on disk.
     """
-    check_parameters(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
+    check_parameters(method=method, network=network_name, bits=bits, seed=seed)
     device = choose_device(device)
     precision = choose_precision(precision, device)
     fit_part, validation = data.hold_out(split.train, recipe.validation, seed)

@@ -1,0 +1,162 @@
+"""Your own pictures: from a folder of folders, or a table of paths and label names, to a split.
+
+What the three lists are for: a *query* is a picture somebody searches with; the *database* is what is searched; the
+*training* set is what the network learns from. A score is honest only if no query stands in the other two.
+"""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hhlib.data.files import ImageFiles
+from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, hold_out
+
+PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}  #: endings that count as pictures
+
+
+def folder_pool(root: str | Path, *, size: int = 224, flip: bool = True) -> Pool:
+    """All pictures under a folder; a picture's class is the first folder on its path, `root/cat/1.jpg` -> "cat".
+
+    Args:
+        size: side to which the pictures are cut and scaled, in pixels.
+        flip: whether a mirrored picture keeps its labels (no: text, digits, hands).
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds fewer than two classes with pictures, or a picture that lies in no class folder.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}.")
+    inside = (path.relative_to(root) for path in sorted(root.rglob("*")) if path.suffix.lower() in PICTURES)
+    paths = [path.as_posix() for path in inside if not any(part.startswith(".") for part in path.parts)]
+    loose = [path for path in paths if "/" not in path]
+    if loose:
+        raise ValueError(f"{loose[0]} lies in {root} itself, but each picture must lie in the folder of its class.")
+    return _pool(root, paths, [[path.split("/")[0]] for path in paths], size, flip, where=lambda row: paths[row])
+
+
+def table_pool(
+    table: str | Path, *, root: str | Path | None = None, size: int = 224, separator: str = ";", flip: bool = True
+) -> Pool:
+    """The pictures of a CSV file with the columns `path` and `labels`: ``cats/1.jpg,cat;indoors``.
+
+    Args:
+        table: the file; further columns are ignored.
+        root: folder at which the paths start; None is the table's folder.
+        size, flip: see `folder_pool`.
+        separator: what stands between two labels of a picture. An empty field is a picture without labels.
+
+    Raises:
+        FileNotFoundError: if a picture is missing; says in which line it stands.
+        ValueError: if a column is missing, a path is empty or stands twice, or there are fewer than two labels.
+    """
+    table = Path(table).expanduser()
+    root = table.parent if root is None else Path(root).expanduser()
+    paths, labels, lines = [], [], {}
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        if not {"path", "labels"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{table.name} has the columns {reader.fieldnames}, but it needs path and labels.")
+        for entry in reader:
+            path, place = (entry["path"] or "").strip(), f"{table.name} line {reader.line_num}"
+            if not path or path in lines:
+                raise ValueError(
+                    f"{place}: " + (f"{path} stands on line {lines[path]} already." if path else "no path.")
+                )
+            if not (root / path).is_file():
+                raise FileNotFoundError(f"{place}: there is no file {root / path}.")
+            lines[path] = reader.line_num
+            paths.append(path)
+            labels.append([name for word in (entry["labels"] or "").split(separator) if (name := word.strip())])
+    return _pool(root, paths, labels, size, flip, where=lambda row: f"{table.name} line {lines[paths[row]]}")
+
+
+def split_pool(
+    pool: Pool, *, query: int | float, train: int | float, seed: int = 0, name: str = "own", train_in_database=False
+) -> Split:
+    """Draw a split: queries first, then training pictures; the database is the rest.
+
+    Each combination of labels gives its share, so that classes of unequal size stay in proportion.
+
+    Args:
+        query, train: how many, as a number of pictures (int) or a share of all (float, above 0 and below 1).
+        seed: of the drawing.
+        train_in_database: put the training pictures into the database too; scores are then a little too good.
+
+    Raises:
+        ValueError: if a number is out of range, or nothing is left for the database.
+    """
+    total = len(pool.labels)
+    q, t = _count("query", query, total), _count("train", train, total)
+    if q + t >= total:
+        raise ValueError(f"query and train take {q} + {t} of {total} pictures, but the database needs some too.")
+    others, queries = hold_out(Part(pool, np.arange(total)), q / total, seed)
+    rest, training = hold_out(others, t / (total - q), seed)
+    return _split(name, pool, queries, training, others if train_in_database else rest, seed)
+
+
+def split_unseen(
+    pool: Pool, *, unseen: list[str] | float, query: int | float, seed: int = 0, name: str = "unseen"
+) -> Split:
+    """Train on some classes; query and search only others, which the network has never met.
+
+    The usual protocols ask whether codes tell known classes apart; this one asks whether they carry over. Pictures with
+    labels of both kinds are left out. (Sablayrolles et al., "How should we evaluate supervised hashing?", 2017.)
+
+    Args:
+        unseen: names of the classes that training must not see, or their share of all classes (drawn by `seed`).
+        query: how many of the unseen classes' pictures are queries, a number or a share; the others are the database.
+
+    Raises:
+        ValueError: for a class that is not there, or if no class is left on one side.
+    """
+    classes = pool.classes
+    if isinstance(unseen, float):
+        drawn = np.random.default_rng(seed).permutation(len(classes))[: _count("unseen", unseen, len(classes))]
+        unseen = [classes[i] for i in sorted(drawn)]
+    for given in unseen:
+        if given not in classes:
+            raise ValueError(f"unseen names {given!r}, but the classes are {', '.join(classes)}.")
+    hidden = np.isin(classes, unseen)
+    if hidden.all() or not hidden.any():
+        raise ValueError(f"unseen names {hidden.sum()} of {len(classes)} classes, but some must be on each side.")
+    labels = pool.labels.numpy().astype(bool)
+    has_hidden, has_known = labels[:, hidden].any(axis=1), labels[:, ~hidden].any(axis=1)
+    strange = Part(pool, np.flatnonzero(has_hidden & ~has_known))
+    share = _count("query", query, len(strange)) / max(1, len(strange))
+    database, queries = hold_out(strange, share, seed)
+    return _split(name, pool, queries, Part(pool, np.flatnonzero(has_known & ~has_hidden)), database, seed)
+
+
+def _pool(root, paths, names, size, flip, where) -> Pool:
+    classes = sorted({name for each in names for name in each})
+    if len(classes) < 2:
+        raise ValueError(f"{root} shows {len(classes)} classes ({', '.join(classes) or 'no pictures'}), but needs two.")
+    column = {name: i for i, name in enumerate(classes)}
+    labels = torch.zeros(len(paths), len(classes), dtype=torch.uint8)
+    for row, each in enumerate(names):
+        labels[row, [column[name] for name in each]] = 1
+    return Pool(ImageFiles(root, paths, size, where), labels, classes, flip, paths)
+
+
+def _count(name: str, wanted: int | float, total: int) -> int:
+    """A number of pictures or a share of them -> a number."""
+    if isinstance(wanted, bool) or not (0 < wanted < 1 if isinstance(wanted, float) else 1 <= wanted < total):
+        raise ValueError(f"{name} is {wanted!r}, but it must be a number from 1 to {total - 1}, or a share like 0.1.")
+    count = round(wanted * total) if isinstance(wanted, float) else int(wanted)
+    if not count:
+        raise ValueError(f"{name} is {wanted!r} of {total}, which is none.")
+    return count
+
+
+def _split(name: str, pool: Pool, query: Part, train: Part, database: Part, seed: int) -> Split:
+    protocol = Protocol(len(query), len(train), "lists", False, "Drawn from own pictures.")
+    split = Split(name, seed, protocol, query, train, database, pool.classes)
+    empty = [part for part, size in split.sizes.items() if not size]
+    if empty:
+        raise ValueError(f"{', '.join(empty)} would be empty: {len(pool.labels)} pictures are too few for this split.")
+    check_disjoint(split)
+    return split

@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from hhlib import data
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory):
+    """40 cats, 20 dogs, 10 emus, as a folder of folders; and what has no business there."""
+    root = tmp_path_factory.mktemp("animals")
+    for name, count, grey in [("cat", 40, 50), ("dog", 20, 100), ("emu", 10, 150)]:
+        (root / name / "deep").mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (9, 6), (grey + i,) * 3).save(root / name / ("deep" if i % 2 else "") / f"{i:02d}.PNG")
+    (root / "notes.txt").write_text("no picture")
+    (root / ".cache").mkdir()
+    (root / ".cache" / "x.png").write_bytes(b"")
+    return root
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Ten pictures with none, one or two of three labels."""
+    for i in range(10):
+        Image.new("L", (4, 4), i).save(tmp_path / f"{i}.png")
+    labels = ["sun", "sea", "sun;sea", "", "sun; sky", "sky", "sky", "sun", "sea", "sea"]
+    text = "path,photographer,labels\n" + "".join(f"{i}.png,me,{label}\n" for i, label in enumerate(labels))
+    (tmp_path / "table.csv").write_text("\ufeff" + text)
+    return tmp_path / "table.csv"
+
+
+def test_a_folder_of_folders_is_a_pool_with_class_names(animals):
+    pool = data.folder_pool(animals, size=4)
+    assert pool.classes == ["cat", "dog", "emu"]
+    assert pool.labels.sum(dim=0).tolist() == [40, 20, 10]
+    assert pool.images[pool.paths.index("dog/deep/03.PNG")].unique().tolist() == [103]
+
+
+def test_a_split_keeps_classes_in_proportion_and_counts_exact(animals):
+    pool = data.folder_pool(animals, size=4)
+    split = data.split_pool(pool, query=0.1, train=35)
+    assert split.sizes == {"query": 7, "train": 35, "database": 28}
+    assert split.query.labels.sum(dim=0).tolist() == [4, 2, 1]
+    assert split.train.labels.sum(dim=0).tolist() == [20, 10, 5]
+    everything = torch.cat([part.rows for part in split.parts().values()])
+    assert sorted(everything.tolist()) == list(range(70))
+    again, other = (data.split_pool(pool, query=0.1, train=35, seed=seed) for seed in (0, 1))
+    assert split.fingerprint() == again.fingerprint() != other.fingerprint()
+    with_train = data.split_pool(pool, query=0.1, train=35, train_in_database=True)
+    assert with_train.sizes["database"] == 63
+    facts = data.audit(split, content=True)
+    assert set(facts["same_image"].values()) == {0}
+
+
+@settings(max_examples=50)
+@given(query=st.integers(1, 30), train=st.integers(1, 30), seed=st.integers(0, 9))
+def test_whole_numbers_are_met_exactly(animals, query, train, seed):
+    split = data.split_pool(data.folder_pool(animals), query=query, train=train, seed=seed)
+    assert split.sizes == {"query": query, "train": train, "database": 70 - query - train}
+
+
+def test_a_table_has_several_labels_a_picture_and_pictures_without(table):
+    pool = data.table_pool(table, size=4)
+    assert pool.classes == ["sea", "sky", "sun"]
+    assert pool.labels[:5].tolist() == [[0, 0, 1], [1, 0, 0], [1, 0, 1], [0, 0, 0], [0, 1, 1]]
+    assert pool.images[7].unique().tolist() == [7]
+    assert data.audit(data.split_pool(pool, query=2, train=4))["without_label"] is not None
+
+
+def test_unseen_classes_are_seen_by_queries_and_database_only(animals, table):
+    pool = data.folder_pool(animals)
+    split = data.split_unseen(pool, unseen=["dog", "emu"], query=0.2)
+    assert split.sizes == {"query": 6, "train": 40, "database": 24}
+    assert split.train.labels.sum(dim=0).tolist() == [40, 0, 0]
+    assert split.query.labels.sum(dim=0).tolist() == [0, 4, 2]
+    drawn = data.split_unseen(pool, unseen=0.34, query=2, seed=1)
+    assert (drawn.train.labels.sum(dim=0) > 0).sum() == 2
+    mixed = data.split_unseen(data.table_pool(table), unseen=["sky"], query=1)
+    assert mixed.train.rows.tolist() == [0, 1, 2, 7, 8, 9]  # 4 shows sun and sky, 3 nothing: both are left out
+    assert sorted(mixed.query.rows.tolist() + mixed.database.rows.tolist()) == [5, 6]
+
+
+def test_own_pictures_train_and_search_end_to_end(animals, tmp_path):
+    from hhlib import metrics, retrieval, runs, training
+
+    split = data.split_pool(data.folder_pool(animals, size=16), query=10, train=30)
+    recipe = training.Recipe(epochs=1, batch_size=8, learning_rate=1e-3, validation=0.0)
+    run = training.fit(split, runs.Run(tmp_path), method="hybridhash", network_name="micro", bits=8, recipe=recipe)
+    how = dict(mean=run.record["data"]["mean"], std=run.record["data"]["std"])
+    codes = [retrieval.encode(run.model(), part, **how).numpy() for part in (split.query, split.database)]
+    score = metrics.evaluate(codes[0], split.query.labels.numpy(), codes[1], split.database.labels.numpy())
+    assert 0 < score["map"]["expected"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(query=0, train=5), "query is 0, but it must be a number from 1 to 69, or a share like 0.1"),
+        (dict(query=1.5, train=5), "query is 1.5"),
+        (dict(query=True, train=5), "query is True"),
+        (dict(query=5, train=-1), "train is -1"),
+        (dict(query=0.001, train=5), "query is 0.001 of 70, which is none"),
+        (dict(query=35, train=35), "query and train take 35 . 35 of 70 pictures, but the database needs some"),
+    ],
+)
+def test_bad_numbers_are_refused(animals, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.split_pool(data.folder_pool(animals), **arguments)
+
+
+def test_bad_classes_are_refused(animals):
+    pool = data.folder_pool(animals)
+    for unseen, message in [
+        (["fox"], "unseen names 'fox', but the classes are cat, dog, emu"),
+        (["cat", "dog", "emu"], "unseen names 3 of 3 classes, but some must be on each side"),
+        ([], "unseen names 0 of 3 classes"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            data.split_unseen(pool, unseen=unseen, query=2)
+
+
+def test_bad_folders_are_refused(tmp_path):
+    lonely = tmp_path / "one"
+    (lonely / "deep").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        data.folder_pool(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"shows 0 classes .no pictures., but needs two"):
+        data.folder_pool(tmp_path)
+    Image.new("L", (4, 4)).save(lonely / "deep" / "1.png")
+    with pytest.raises(ValueError, match=r"shows 1 classes .deep., but needs two"):
+        data.folder_pool(lonely)
+    Image.new("L", (4, 4)).save(tmp_path / "loose.png")
+    with pytest.raises(ValueError, match="loose.png lies in .* itself, but each picture must lie in the folder of its"):
+        data.folder_pool(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("file,labels\n0.png,sun\n", ValueError, r"table.csv has the columns .*, but it needs path and labels"),
+        ("", ValueError, "table.csv has the columns None"),
+        ("path,labels\n0.png,sun\n,sea\n", ValueError, "table.csv line 3: no path"),
+        ("path,labels\n0.png,sun\n0.png,sea\n", ValueError, "table.csv line 3: 0.png stands on line 2 already"),
+        ("path,labels\n0.png,sun\n99.png,sea\n", FileNotFoundError, "table.csv line 3: there is no file .*99.png"),
+        ("path,labels\n0.png,sun\n1.png,sun\n", ValueError, r"shows 1 classes .sun., but needs two"),
+        ("path,labels\n0.png,\n1.png,\n", ValueError, r"shows 0 classes"),
+    ],
+)
+def test_bad_tables_are_refused_with_their_line(table, text, error, message):
+    table.write_text(text)
+    with pytest.raises(error, match=message):
+        data.table_pool(table)
+
+
+def test_equal_shares_hold_for_every_seed(animals):
+    pool = data.folder_pool(animals)
+    shares = [data.split_pool(pool, query=14, train=21, seed=s).train.labels.sum(dim=0).numpy() for s in range(20)]
+    assert np.abs(np.array(shares) - [12, 6, 3]).max() <= 1
