@@ -13,8 +13,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training images, in total.
-        small_epochs: how many of them, at the start, see the images at half their side: a third of the time each on a
-            CPU, and the early epochs learn as much. Position embeddings are resampled at the change.
+        small_epochs: how many of them, at the start, see the images at half their side: a third to half of the time
+            each on a CPU, and the early epochs learn as much. Position embeddings are resampled at the change.
         batch_size: images a step.
         learning_rate: highest value of the one-cycle schedule.
         weight_decay: of AdamW, for matrices and kernels only.
@@ -58,7 +58,14 @@ RECIPES = {
     "digits": Recipe(epochs=12, batch_size=16, learning_rate=1e-3, shift=3, validate_every=4),
     "shapes": Recipe(epochs=20, batch_size=16, learning_rate=1e-3, validate_every=5),
     "cifar10": Recipe(
-        epochs=36, small_epochs=22, batch_size=64, learning_rate=5e-4, warmup=0.08, shift=2, loss={"alpha": 0.15}
+        epochs=70,
+        small_epochs=10,
+        batch_size=64,
+        learning_rate=5e-4,
+        warmup=0.08,
+        erase=8,
+        drop_path=0.1,
+        loss={"alpha": 0.15},
     ),
 }
 
