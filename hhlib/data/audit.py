@@ -1,10 +1,9 @@
 """What a split is made of, and what overlaps: the numbers to look at before believing a score."""
 
-import hashlib
-
 import numpy as np
 from torch import Tensor
 
+from hhlib.data.files import digest
 from hhlib.data.splits import Part, Split
 
 
@@ -50,4 +49,4 @@ def _digests(part: Part) -> set[bytes]:
     images = part.pool.images
     if not isinstance(images, Tensor):
         return {images.digest(row) for row in part.rows.tolist()}
-    return {hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images[part.rows].numpy()}
+    return {digest(image.tobytes()) for image in images[part.rows].numpy()}

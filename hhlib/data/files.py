@@ -14,6 +14,11 @@ from torch import Tensor
 from hhlib.common import check_whole
 
 
+def digest(raw: bytes) -> bytes:
+    """16 bytes that are equal where the content is."""
+    return hashlib.blake2b(raw, digest_size=16).digest()
+
+
 class ImageFiles:
     """n image files, indexed like a (n, 3, S, S) uint8 tensor: ``files[3]`` is (3, S, S), ``files[rows]`` (B, 3, S, S).
 
@@ -49,7 +54,7 @@ class ImageFiles:
 
     def digest(self, row: int) -> bytes:
         """16 bytes that are equal where the files' bytes are equal."""
-        return hashlib.blake2b(self._file(row).read_bytes(), digest_size=16).digest()
+        return digest(self._file(row).read_bytes())
 
     def _file(self, row: int) -> Path:
         path = self.root / self.paths[row]

@@ -133,7 +133,8 @@ def read_lists(
             widths = len(listed.classes), len(classes)
             raise ValueError(f"{listed.source.name} has {widths[0]} labels a line, but train.txt has {widths[1]}.")
     pool = pool or _pool_of(lists, root or folder, size)
-    parts = {part: Part(pool, _rows(listed, pool)) for part, listed in lists.items()}
+    place = {pool.path(row): row for row in range(len(pool.labels))}
+    parts = {part: Part(pool, _rows(listed, pool, place)) for part, listed in lists.items()}
     protocol = Protocol(len(parts["query"]), len(parts["train"]), "lists", False, f"The lists in {folder}.")
     split = Split(folder.name, 0, protocol, **parts, classes=pool.classes)
     if check:
@@ -172,9 +173,8 @@ def _pool_of(lists: dict[str, ImageList], root: str | Path, size: int) -> Pool:
     return Pool(files, torch.from_numpy(labels), lists["train"].classes, flip=True, paths=paths)
 
 
-def _rows(listed: ImageList, pool: Pool) -> np.ndarray:
-    """Where a list's images stand in the pool, which must know them with the same labels: (n,)."""
-    place = {pool.path(row): row for row in range(len(pool.labels))}
+def _rows(listed: ImageList, pool: Pool, place: dict[str, int]) -> np.ndarray:
+    """Where a list's images stand in the pool, which must know them with the same labels: (n,). place: path -> row."""
     rows = np.array([place.get(path, -1) for path in listed.paths])
     if (rows < 0).any():
         row = int(np.argmax(rows < 0))

@@ -72,7 +72,7 @@ class Protocol:
     Attributes:
         query, train: images in total; drawn in equal numbers from each class if `by_class`.
         database: "rest" (all that are neither query nor training image), "rest+train" (all but the queries), "train"
-            (the training set itself), or "lists" (whatever list files say; nothing is drawn).
+            (the training set itself), or "lists" (as list files or own pictures say).
         topk: cut-off of mAP@k that the field reports for this protocol; None ranks the whole database.
         about: one sentence for the reader.
     """
