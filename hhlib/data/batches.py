@@ -13,7 +13,7 @@ def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
     In blocks, so that a set that lies on disk need not fit into memory.
     """
     total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
-    for rows in part.rows.split(100):
+    for rows in part.rows.split(1000):
         pixels = part.pool.images[rows].permute(1, 0, 2, 3).flatten(1).double() / 255  # (3, B*S*S)
         total, squares, count = total + pixels.sum(dim=1), squares + (pixels**2).sum(dim=1), count + pixels.shape[1]
     mean = total / count
