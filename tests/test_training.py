@@ -162,7 +162,7 @@ def test_bf16_trains_too(split, tmp_path):
 
 def test_recipes():
     shorter = training.recipe_for("cifar10-2", epochs=7)
-    assert (shorter.epochs, shorter.small_epochs) == (7, 1)  # 8 of 55, in proportion
+    assert (shorter.epochs, shorter.small_epochs) == (7, 1)  # 10 of 64, in proportion
     assert training.recipe_for("digits", epochs=0, learning_rate=0.0) == training.RECIPES["digits"]
     with pytest.raises(ValueError, match="epochs is -3"):
         training.recipe_for("digits", epochs=-3)

@@ -58,8 +58,8 @@ RECIPES = {
     "digits": Recipe(epochs=15, batch_size=20, learning_rate=1e-3, shift=3, validate_every=4),
     "shapes": Recipe(epochs=20, batch_size=16, learning_rate=1e-3, validate_every=5),
     "cifar10": Recipe(
-        epochs=55,
-        small_epochs=8,
+        epochs=64,
+        small_epochs=10,
         batch_size=64,
         learning_rate=5e-4,
         warmup=0.08,
