@@ -40,6 +40,91 @@ def contact_sheet(images, titles: list[str], *, columns: int = 10, size: float =
     return figure
 
 
+def sheets(rows: dict[str, tuple], *, size: float = 0.8) -> Figure:
+    """One row of small images for each set: name -> (images (n, 3, S, S) uint8, titles (n), marked (n) bool).
+
+    The titles of marked images are in the training set's colour.
+    """
+    columns = max(len(images) for images, _, _ in rows.values())
+    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * size, len(rows) * (size + 0.3)), squeeze=False)
+    for line, (name, (images, titles, marked)) in zip(axes, rows.items(), strict=True):
+        for ax in line:
+            ax.axis("off")
+        for ax, image, title, mark in zip(line, images, titles, marked, strict=False):
+            ax.axis("on")
+            picture(ax, image, wrap(title))
+            ax.title.set(color=SETS["train"] if mark else "black", fontweight="bold" if mark else "normal")
+        line[0].axis("on")
+        line[0].set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=9)
+        if not len(images):
+            line[0].text(0.5, 0.5, "empty", ha="center", va="center", fontsize=9)
+    return figure
+
+
+def similar_images(query, images, shared, titles: list[str]) -> Figure:
+    """A query beside others, framed by whether they share a label with it.
+
+    Args:
+        query: (3, S, S) uint8.
+        images: (n, 3, S, S) uint8.
+        shared: (n,) labels in common.
+        titles: what each of the others shows; lines may be broken.
+    """
+    figure, axes = plt.subplots(1, len(images) + 1, figsize=(1.05 * (len(images) + 1), 1.7))
+    picture(axes[0], query, "query", frame=QUERY)
+    for ax, image, count, title in zip(axes[1:], images, shared, titles, strict=True):
+        colour = RIGHT if count else WRONG
+        picture(ax, image, title, frame=colour)
+        ax.set_xlabel(f"{int(count)} shared", fontsize=8, color=colour)
+    return figure
+
+
+def stacked_counts(ax: Axes, counts: dict[str, np.ndarray], classes: list[str]) -> None:
+    """Images of each class in each set, on top of each other: set -> (C,). Many classes are left unnamed."""
+    place, bottom = np.arange(len(classes)), np.zeros(len(classes))
+    for part, count in counts.items():
+        ax.bar(place, count, bottom=bottom, label=part, color=SETS[part], linewidth=0 if len(classes) > 25 else 1)
+        bottom += count
+    _name_classes(ax, "x", classes)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def heat(ax: Axes, matrix: np.ndarray, classes: list[str], *, label: str) -> None:
+    """A (C, C) matrix of numbers from 0 to 1, with the numbers written in where there is room."""
+    few = len(classes) <= 12
+    sns.heatmap(
+        matrix, ax=ax, vmin=0, vmax=1, cmap="viridis", annot=few, fmt=".2f", annot_kws={"size": 7}, square=True,
+        cbar_kws={"label": label}, xticklabels=False, yticklabels=False,
+    )  # fmt: skip
+    for side in "xy":
+        _name_classes(ax, side, classes, offset=0.5)
+
+
+def _name_classes(ax: Axes, side: str, classes: list[str], offset: float = 0.0) -> None:
+    """Names along an axis, slanted if they are long, or only how many there are if they would not fit."""
+    axis = ax.xaxis if side == "x" else ax.yaxis
+    if len(classes) > 25:
+        axis.set_ticks([])
+        axis.set_label_text(f"{len(classes)} classes")
+        return
+    slanted = side == "x" and max(map(len, classes)) > 2
+    axis.set_ticks(np.arange(len(classes)) + offset, classes, rotation=45 if slanted else 0, ha="right")
+    axis.set_tick_params(labelsize=8)
+    if side == "x" and not slanted:
+        for name in ax.get_xticklabels():
+            name.set_ha("center")
+
+
+def spans(ax: Axes, sets: dict[str, tuple[int, int]]) -> None:
+    """Which stretch of one line of images each set takes: set -> (first, one after the last)."""
+    for place, (part, (start, end)) in enumerate(sets.items()):
+        ax.barh(-place, end - start, left=start, color=SETS[part], height=0.75)
+    ax.set_yticks(-np.arange(len(sets)), list(sets))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.grid(axis="y", visible=False)
+
+
 def wrap(title: str) -> str:
     """A long title on two lines, broken at its last blank."""
     return "\n".join(title.rsplit(" ", 1)) if len(title) > 9 else title

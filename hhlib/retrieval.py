@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hhlib.common import check_bits, check_whole
-from hhlib.data import Part, normalise
+from hhlib.data import Part, loader, normalise
 from hhlib.metrics import pack_signs
 
 
@@ -42,9 +42,9 @@ def encode(
     device = next(net.parameters()).device
     net.eval()
     outputs = []
-    for start in range(0, len(part), batch_size):
-        images, _, _ = part.batch(range(start, min(start + batch_size, len(part))))
-        images = normalise(images.to(device), mean, std).contiguous(memory_format=torch.channels_last)
+    for images, _, _ in loader(part, batch_size=batch_size, device=device.type):
+        images = normalise(images.to(device, non_blocking=True), mean, std, net.img_size)
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             outputs.append(net(images).float().cpu())
     return torch.cat(outputs)

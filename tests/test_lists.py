@@ -139,8 +139,8 @@ def test_lists_that_contradict_each_other_are_refused_and_can_still_be_audited(p
     Image.open(pictures / "a b/1.png").save(pictures / "a b/3.png")  # another name for what query 1 shows
     facts = data.audit(read(check=False), content=True)
     assert facts["same_image"] == {"query/train": 1, "query/database": 1, "train/database": 1}
-    assert facts["same_pixels"] == {"query/train": 2, "query/database": 1, "train/database": 1}
-    assert data.audit(read(check=False))["same_pixels"] is None
+    assert facts["same_content"] == {"query/train": 2, "query/database": 1, "train/database": 1}
+    assert data.audit(read(check=False))["same_content"] is None
     write(lists, "a b/0.png 1 0\na b/2.png 0 1\n", "test.txt")
     with pytest.raises(ValueError, match=r"train.txt line 1: 'a b/2.png' has other labels elsewhere"):
         read()

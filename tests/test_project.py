@@ -12,7 +12,7 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
-COMMON = ["dataset", "method", "network", "bits", "seed", "data_dir", "runs_dir", "live"]
+COMMON = ["dataset", "method", "network", "bits", "seed", "image_size", "lists", "data_dir", "runs_dir", "live"]
 FLOORS = [
     {"common"},
     {"data", "network", "losses", "metrics"},

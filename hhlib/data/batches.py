@@ -1,10 +1,58 @@
 """Images as the network wants them, a whole batch at a time and on whichever device the batch lies."""
 
+import os
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from hhlib.common import check_whole
+from hhlib.data.files import ImageFiles
 from hhlib.data.splits import Part
+
+MOST_WORKERS = 8  # more seldom helps one GPU
+
+
+def loader(
+    part: Part,
+    *,
+    batch_size: int,
+    shuffle: bool = False,
+    drop_last: bool = False,
+    device: str = "cpu",
+    workers: int | None = None,
+) -> DataLoader:
+    """Whole batches of a part, ``(images (B, 3, S, S) uint8, labels (B, C) uint8, index (B,) int64)``, on the CPU.
+
+    Images stay uint8 until they are on the device: a quarter of the bytes to move, and all else is done there, a batch
+    at a time (`augment`, `normalise`).
+
+    Args:
+        batch_size: images a batch; the last may be smaller unless `drop_last`.
+        device: "cuda" pins the batches' memory, so that they are copied while the GPU works.
+        workers: processes that open pictures ahead of time. None takes one a core, at most 8, for pictures on disk,
+            and none for images in memory, which need no more than an index.
+    """
+    if workers is None:
+        on_disk = isinstance(part.pool.images, ImageFiles)
+        workers = min(MOST_WORKERS, os.cpu_count() or 1) if on_disk else 0
+    return DataLoader(
+        part,
+        batch_size=check_whole("batch_size", batch_size, 1),
+        shuffle=shuffle,
+        drop_last=drop_last,
+        collate_fn=_as_it_is,
+        num_workers=check_whole("workers", workers, 0),
+        persistent_workers=workers > 0,
+        pin_memory=device == "cuda",
+        generator=None if shuffle else torch.Generator(),  # looking at images draws no global random number
+    )
+
+
+def _as_it_is(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """A part gives whole batches already; by name, because worker processes may have to pickle it."""
+    return batch
 
 
 def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
@@ -20,11 +68,32 @@ def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
     return mean.tolist(), (squares / count - mean**2).clamp(min=0).sqrt().tolist()
 
 
-def normalise(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """(B, 3, S, S) uint8 -> float32 with about zero mean and unit spread a channel."""
+def normalise(images: Tensor, mean: list[float], std: list[float], size: int | None = None) -> Tensor:
+    """(B, 3, S, S) uint8 -> float32 with about zero mean and unit spread a channel, on the images' device.
+
+    Args:
+        size: side to scale to, in pixels (bilinear; antialiased where it shrinks); None leaves S.
+    """
     shape = (1, -1, 1, 1)
     mean, std = (torch.tensor(values, device=images.device).view(shape) for values in (mean, std))
-    return (images.float() / 255 - mean) / std
+    images = (images.float() / 255 - mean) / std
+    # Scaling keeps means, so it may come last: where it enlarges, the arithmetic above then has less to do.
+    return images if size is None else _scale(images, size)
+
+
+def scale(images: Tensor, size: int) -> Tensor:
+    """One image or many, (..., 3, S, S) uint8 -> (..., 3, size, size) uint8, the way `normalise` scales."""
+    return _scale(images.float(), size).round().clamp(0, 255).to(torch.uint8)
+
+
+def _scale(images: Tensor, size: int) -> Tensor:
+    """(..., 3, S, S) float -> (..., 3, size, size); bilinear, antialiased where it shrinks."""
+    side = images.shape[-1]
+    if side == size:
+        return images
+    many = images.reshape(-1, 3, side, side)
+    many = F.interpolate(many, size=(size, size), mode="bilinear", antialias=size < side)
+    return many.reshape(*images.shape[:-2], size, size)
 
 
 def augment(images: Tensor, *, shift: int, flip: bool, erase: int = 0, generator: torch.Generator) -> Tensor:

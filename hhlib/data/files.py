@@ -1,6 +1,9 @@
 """Pictures on disk that look like a tensor in memory: opened, cut to a square and scaled when they are asked for."""
 
 import hashlib
+import os
+import posixpath
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -10,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from hhlib.common import check_whole
 
@@ -50,20 +54,23 @@ class ImageFiles:
             return self._open(int(rows))
         if not len(rows):
             return torch.empty(0, *self.shape[1:], dtype=torch.uint8)
-        return torch.stack(list(_threads().map(self._open, rows.tolist())))
+        # A loader's worker is one of several processes: threads of its own would only be in the way.
+        several = map if get_worker_info() else _threads(os.getpid()).map
+        return torch.stack(list(several(self._open, rows.tolist())))
 
     def digest(self, row: int) -> bytes:
         """16 bytes that are equal where the files' bytes are equal."""
-        return digest(self._file(row).read_bytes())
+        return digest(self.file(row).read_bytes())
 
-    def _file(self, row: int) -> Path:
+    def file(self, row: int) -> Path:
+        """Where a picture lies. Raises FileNotFoundError, naming the list's line, if it does not."""
         path = self.root / self.paths[row]
         if not path.is_file():
             raise FileNotFoundError(f"{self.where(row)}: there is no file {path}.")
         return path
 
     def _open(self, row: int) -> Tensor:
-        path = self._file(row)
+        path = self.file(row)
         try:
             with Image.open(path) as image:
                 image.draft("RGB", (self.size, self.size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
@@ -76,6 +83,33 @@ class ImageFiles:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    """One pool for all: decoding releases Python's lock."""
+def _threads(process: int) -> ThreadPoolExecutor:
+    """One pool a process (a forked one inherits the object, but not its threads): decoding releases Python's lock."""
     return ThreadPoolExecutor(thread_name_prefix="open-image")
+
+
+def leave_out_missing(root: Path, paths: list[str], what: str) -> np.ndarray:
+    """Which of the listed pictures are there: row numbers. Says so if some are not.
+
+    Args:
+        what: their name in messages ("the pictures of MS-COCO 2014").
+
+    Raises:
+        FileNotFoundError: if none is there.
+    """
+    folders = {posixpath.dirname(path) for path in paths}
+    there = {f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)}
+    rows = np.array([row for row, path in enumerate(paths) if path in there], dtype=np.int64)
+    first = next((path for path in paths if path not in there), None)
+    if not len(rows):
+        raise FileNotFoundError(
+            f"{root} holds none of {what} ({len(paths):,} are listed, the first is {first}); "
+            "data/README.md says where they come from."
+        )
+    if first:
+        warnings.warn(
+            f"{root} lacks {len(paths) - len(rows):,} of {what} ({len(paths):,} are listed, the first missing is "
+            f"{first}); they are left out, so that this is not the published split.",
+            stacklevel=3,
+        )
+    return rows

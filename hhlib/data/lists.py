@@ -6,6 +6,7 @@ the queries, `train.txt` and `database.txt`, with a multi-hot label of one width
 
 import gzip
 import posixpath
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 
 from hhlib.common import atomic
 from hhlib.data.files import ImageFiles
-from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint
+from hhlib.data.splits import Part, Pool, Split, given_split
 
 #: The three files and the part that each holds.
 LIST_NAMES = {"query": "test.txt", "train": "train.txt", "database": "database.txt"}
@@ -30,6 +31,7 @@ class ImageList:
         labels: (n, C) uint8, 0 or 1.
         classes: C names; the numbers "0", "1", ... if nobody named them.
         lines: (n,) the line of each image, from 1.
+        root: folder at which the paths start.
     """
 
     source: Path
@@ -37,6 +39,7 @@ class ImageList:
     labels: np.ndarray = field(repr=False)
     classes: list[str] = field(repr=False)
     lines: np.ndarray = field(repr=False)
+    root: Path
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,12 +48,17 @@ class ImageList:
         """ "train.txt line 12", for messages."""
         return f"{self.source.name} line {self.lines[row]}"
 
+    def images(self, size: int = 224) -> ImageFiles:
+        """The pictures, opened when they are asked for, cut and scaled to `size` pixels a side."""
+        return ImageFiles(self.root, self.paths, size, where=self.where)
 
-def read_list(path: str | Path, *, classes: list[str] | None = None) -> ImageList:
+
+def read_list(path: str | Path, *, root: str | Path | None = None, classes: list[str] | None = None) -> ImageList:
     """Read a list file. Images are not touched; blank lines are skipped.
 
     Args:
         path: plain text or gzip, told apart by content.
+        root: folder at which the images' paths start; None is that of the list.
         classes: names of the labels, in order; None takes the width from the first line and numbers them.
 
     Raises:
@@ -80,7 +88,7 @@ def read_list(path: str | Path, *, classes: list[str] | None = None) -> ImageLis
     paths = [_clean(name, path, number) for name, number in zip(names, lines, strict=True)]
     _check_no_repeat(paths, lines, path)
     names = list(classes) if classes else [str(i) for i in range(width)]
-    return ImageList(path, paths, flags[..., 1] - ord("0"), names, lines)
+    return ImageList(path, paths, flags[..., 1] - ord("0"), names, lines, path.parent if root is None else Path(root))
 
 
 def write_list(path: str | Path, paths: list[str], labels: np.ndarray) -> None:
@@ -116,7 +124,8 @@ def read_lists(
         root: folder at which the images' paths start; None is `folder`. Images are opened when used, not before.
         size: side to which the images are cut and scaled, in pixels.
         classes: names of the labels; None takes those of `classes.txt`, else numbers.
-        pool: look the paths up in this pool instead (lists of a data set that lies in memory).
+        pool: look the images up in this pool instead, by their path or, failing that, by their file name if no other
+            image there has it (published lists of a data set that lies in other folders).
         check: refuse a query that stands in another part. False is for looking at broken lists (`audit`).
 
     Raises:
@@ -133,13 +142,9 @@ def read_lists(
             widths = len(listed.classes), len(classes)
             raise ValueError(f"{listed.source.name} has {widths[0]} labels a line, but train.txt has {widths[1]}.")
     pool = pool or _pool_of(lists, root or folder, size)
-    place = {pool.path(row): row for row in range(len(pool.labels))}
+    place = _places(pool)
     parts = {part: Part(pool, _rows(listed, pool, place)) for part, listed in lists.items()}
-    protocol = Protocol(len(parts["query"]), len(parts["train"]), "lists", False, f"The lists in {folder}.")
-    split = Split(folder.name, 0, protocol, **parts, classes=pool.classes)
-    if check:
-        check_disjoint(split)
-    return split
+    return given_split(folder.name, **parts, about=f"The lists in {folder}.", check=check)
 
 
 def write_lists(split: Split, folder: str | Path) -> None:
@@ -173,9 +178,17 @@ def _pool_of(lists: dict[str, ImageList], root: str | Path, size: int) -> Pool:
     return Pool(files, torch.from_numpy(labels), lists["train"].classes, flip=True, paths=paths)
 
 
+def _places(pool: Pool) -> dict[str, int]:
+    """Path -> row, and file name -> row for names that only one image has."""
+    paths = [pool.path(row) for row in range(len(pool.labels))]
+    names = [posixpath.basename(path) for path in paths]
+    count = Counter(names)
+    return {name: row for row, name in enumerate(names) if count[name] == 1} | {p: row for row, p in enumerate(paths)}
+
+
 def _rows(listed: ImageList, pool: Pool, place: dict[str, int]) -> np.ndarray:
-    """Where a list's images stand in the pool, which must know them with the same labels: (n,). place: path -> row."""
-    rows = np.array([place.get(path, -1) for path in listed.paths])
+    """Where a list's images stand in the pool, which must know them with the same labels: (n,)."""
+    rows = np.array([place.get(path, place.get(posixpath.basename(path), -1)) for path in listed.paths])
     if (rows < 0).any():
         row = int(np.argmax(rows < 0))
         raise ValueError(f"{listed.where(row)}: the data set has no image {listed.paths[row]!r}.")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hhlib.data.files import ImageFiles
-from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, hold_out
+from hhlib.data.splits import Part, Pool, Split, given_split, hold_out
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}  #: endings that count as pictures
 
@@ -95,7 +95,8 @@ def split_pool(
         raise ValueError(f"query and train take {q} + {t} of {total} pictures, but the database needs some too.")
     others, queries = hold_out(Part(pool, np.arange(total)), q / total, seed)
     rest, training = hold_out(others, t / (total - q), seed)
-    return _split(name, pool, queries, training, others if train_in_database else rest, seed)
+    database = others if train_in_database else rest
+    return given_split(name, queries, training, database, about="Drawn from own pictures.", seed=seed)
 
 
 def split_unseen(
@@ -128,7 +129,9 @@ def split_unseen(
     strange = Part(pool, np.flatnonzero(has_hidden & ~has_known))
     share = _count("query", query, len(strange)) / max(1, len(strange))
     database, queries = hold_out(strange, share, seed)
-    return _split(name, pool, queries, Part(pool, np.flatnonzero(has_known & ~has_hidden)), database, seed)
+    training = Part(pool, np.flatnonzero(has_known & ~has_hidden))
+    about = "Queries and database show only classes that training never sees."
+    return given_split(name, queries, training, database, about=about, seed=seed)
 
 
 def _pool(root, paths, names, size, flip, where) -> Pool:
@@ -150,13 +153,3 @@ def _count(name: str, wanted: int | float, total: int) -> int:
     if not count:
         raise ValueError(f"{name} is {wanted!r} of {total}, which is none.")
     return count
-
-
-def _split(name: str, pool: Pool, query: Part, train: Part, database: Part, seed: int) -> Split:
-    protocol = Protocol(len(query), len(train), "lists", False, "Drawn from own pictures.")
-    split = Split(name, seed, protocol, query, train, database, pool.classes)
-    empty = [part for part, size in split.sizes.items() if not size]
-    if empty:
-        raise ValueError(f"{', '.join(empty)} would be empty: {len(pool.labels)} pictures are too few for this split.")
-    check_disjoint(split)
-    return split

@@ -1,15 +1,14 @@
-"""Query, training and database set: what a protocol is, how it is drawn from a seed, and what must never overlap."""
+"""Query, training and database set: what they are made of, and what must never overlap."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hhlib.common import check_whole
 from hhlib.data.files import ImageFiles
 
 
@@ -23,6 +22,8 @@ class Pool:
         classes: C names.
         flip: whether a mirrored image keeps its labels (not so for digits).
         paths: n names of the images, each only once; None numbers them.
+        held_out: (n,) bool, the images that their source keeps for testing: they alone are drawn as queries, and for
+            nothing else. None where it names none.
     """
 
     images: Tensor | ImageFiles
@@ -30,6 +31,7 @@ class Pool:
     classes: list[str]
     flip: bool
     paths: list[str] | None = None
+    held_out: Tensor | None = None
 
     def path(self, row: int) -> str:
         """An image's name in list files."""
@@ -73,8 +75,10 @@ class Protocol:
         query, train: images in total; drawn in equal numbers from each class if `by_class`.
         database: "rest" (all that are neither query nor training image), "rest+train" (all but the queries), "train"
             (the training set itself), or "lists" (as list files or own pictures say).
-        topk: cut-off of mAP@k that the field reports for this protocol; None ranks the whole database.
+        by_class: see `query`.
         about: one sentence for the reader.
+        size: images in the database; None where the field fixes no number.
+        topk: cut-off of mAP@k that the field reports for this protocol; None ranks the whole database.
     """
 
     query: int
@@ -82,6 +86,7 @@ class Protocol:
     database: str
     by_class: bool
     about: str
+    size: int | None = None
     topk: int | None = None
 
 
@@ -95,12 +100,18 @@ class Split:
     query: Part
     train: Part
     database: Part
-    classes: list[str] = field(repr=False)
+    _: KW_ONLY
+    network_size: int | None = None  #: side to which images are scaled on the device, in pixels; None leaves them
+
+    @property
+    def classes(self) -> list[str]:
+        """C names, in the order of the labels' columns."""
+        return self.query.pool.classes
 
     @property
     def image_size(self) -> int:
-        """Side of the square images, in pixels."""
-        return self.query.pool.images.shape[-1]
+        """Side of the square images as the network sees them, in pixels."""
+        return self.network_size or self.query.pool.images.shape[-1]
 
     @property
     def flip(self) -> bool:
@@ -131,41 +142,29 @@ class Split:
         return digest.hexdigest()
 
 
-def _row_bytes(part: Part) -> bytes:
-    return part.rows.numpy().astype("<i8").tobytes()
-
-
-def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
-    """Draw a split from a pool. The same seed gives the same split on every machine; each part keeps the pool's order.
+def given_split(name: str, query: Part, train: Part, database: Part, *, about: str, seed=0, check=True) -> Split:
+    """A split whose parts are chosen already, by list files or by the reader.
 
     Raises:
-        ValueError: if the seed is no whole number, the pool is too small, or a query stands in another part.
+        ValueError: if a part is empty or, with `check`, a query stands in another part.
     """
-    rng = np.random.default_rng(check_whole("seed", seed, 0))
-    groups = _groups(pool.labels.numpy()) if protocol.by_class else [np.arange(len(pool.labels))]
-    query, train, rest = [], [], []
-    q, t = protocol.query // len(groups), protocol.train // len(groups)
-    for rows in groups:
-        if len(rows) < q + t:
-            raise ValueError(
-                f"{name} needs {q} query and {t} training images a class, but a class has only {len(rows)}."
-            )
-        rows = rng.permutation(rows)
-        query.append(rows[:q])
-        train.append(rows[q : q + t])
-        rest.append(rows[q + t :])
-    database = {"rest": rest, "rest+train": rest + train, "train": train}[protocol.database]
-    parts = (Part(pool, np.sort(np.concatenate(rows))) for rows in (query, train, database))
-    split = Split(name, seed, protocol, *parts, classes=pool.classes)
-    check_disjoint(split)
+    split = Split(name, seed, Protocol(len(query), len(train), "lists", False, about), query, train, database)
+    empty = [part for part, size in split.sizes.items() if not size]
+    if empty:
+        total = len(query.pool.labels)
+        raise ValueError(f"{', '.join(empty)} would be empty: {total} pictures are too few for this split.")
+    if check:
+        check_disjoint(split)
     return split
 
 
-def _groups(labels: np.ndarray) -> list[np.ndarray]:
-    """Rows of each class, for single-label data: (n, C) -> C arrays."""
-    if (labels.sum(axis=1) != 1).any():
-        raise ValueError("a split by class needs exactly one label an image; draw multi-label data as one group.")
-    return [np.flatnonzero(column) for column in labels.T]
+def one_hot(numbers: np.ndarray, num_classes: int) -> Tensor:
+    """Class numbers (n,) -> one-hot labels (n, C) uint8."""
+    return torch.from_numpy(np.eye(num_classes, dtype=np.uint8)[np.asarray(numbers)])
+
+
+def _row_bytes(part: Part) -> bytes:
+    return part.rows.numpy().astype("<i8").tobytes()
 
 
 def check_disjoint(split: Split) -> None:

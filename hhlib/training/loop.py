@@ -3,13 +3,13 @@
 import math
 import time
 from dataclasses import asdict
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from hhlib import data, losses, metrics, network, retrieval
@@ -73,7 +73,8 @@ def fit(
     for epoch in range(len(state.history), recipe.epochs):
         start = time.perf_counter()
         _set_image_side(state, split.image_size, epoch, recipe)
-        row = train_epoch(accelerator, state, epoch, seed, recipe, lambda x: data.normalise(x, mean, std), split.flip)
+        as_input = partial(data.normalise, mean=mean, std=std, size=split.image_size)
+        row = train_epoch(accelerator, state, epoch, seed, recipe, as_input, split.flip)
         if len(validation) and _is_validated(epoch, recipe):
             row["validation_map"] = _validate(state.net, validation, mean, std, precision)
         state.history.append(row)
@@ -110,21 +111,20 @@ def _accelerator(device: str, precision: str, seed: int) -> Accelerator:
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed),
+        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed, non_blocking=True),
     )
 
 
 def _prepare(accelerator: Accelerator, net, objective, part, recipe: Recipe) -> State:
     """Optimizer, schedule and loader, placed on the device by accelerate."""
     optimizer = torch.optim.AdamW(_parameter_groups(net, recipe), lr=recipe.learning_rate, fused=True)
-    loader = DataLoader(
-        part, batch_size=min(recipe.batch_size, len(part)), shuffle=True, drop_last=True, collate_fn=lambda batch: batch
-    )
+    batch_size = min(recipe.batch_size, len(part))
+    device = accelerator.device.type
+    loader = data.loader(part, batch_size=batch_size, shuffle=True, drop_last=True, device=device)
+    steps = recipe.epochs * len(loader)
+    rise = recipe.warmup if recipe.warmup * steps > 1 else 0.0  # OneCycleLR divides by zero where it rises for one step
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=recipe.learning_rate,
-        total_steps=recipe.epochs * len(loader),
-        pct_start=recipe.warmup,
+        optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise
     )
     net = net.to(memory_format=torch.channels_last)
     net, optimizer, schedule, loader = accelerator.prepare(net, optimizer, schedule, loader)
@@ -158,8 +158,8 @@ def _parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict]:
     return [{"params": decays, "weight_decay": recipe.weight_decay}, {"params": stays, "weight_decay": 0.0}]
 
 
-def train_epoch(accelerator: Accelerator, state: State, epoch: int, seed: int, recipe: Recipe, normalise, flip) -> dict:
-    """One pass over the training images -> the epoch's line of the history."""
+def train_epoch(accelerator: Accelerator, state: State, epoch: int, seed: int, recipe: Recipe, as_input, flip) -> dict:
+    """One pass over the training images -> the epoch's line of the history. as_input: uint8 -> what the net sees."""
     # Seeded by epoch: a resumed run draws what an uninterrupted one would have drawn.
     torch.manual_seed(seed * 1_000_003 + epoch)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -168,7 +168,7 @@ def train_epoch(accelerator: Accelerator, state: State, epoch: int, seed: int, r
     total, gap, ones = 0.0, 0.0, 0.0
     for images, labels, index in state.loader:
         images = data.augment(images, shift=recipe.shift, flip=flip, erase=recipe.erase, generator=generator)
-        images = normalise(images)
+        images = as_input(images)
         if epoch < recipe.small_epochs:
             images = F.avg_pool2d(images, 2)  # (B, 3, S/2, S/2)
         z = state.net(images)  # (B, K)

@@ -1,0 +1,91 @@
+"""MS-COCO 2014 from its annotation files (Lin et al., ECCV 2014)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hhlib.data.download import Archive
+from hhlib.data.files import ImageFiles, leave_out_missing
+from hhlib.data.splits import Pool
+
+FOLDER = "coco"
+YEARS = ("train2014", "val2014")  #: both are pooled
+_HOME = "http://images.cocodataset.org"
+ARCHIVES = [
+    Archive(
+        url=f"{_HOME}/annotations/annotations_trainval2014.zip",
+        megabytes=253,
+        makes=[f"annotations/instances_{year}.json" for year in YEARS],
+        md5="0a379cfc70b0e71301e0f377548639bd",
+    ),
+    Archive(
+        url=f"{_HOME}/zips/train2014.zip",
+        megabytes=13_500,
+        makes=["train2014"],
+        md5="0da8c0bd3d6becc4dcb32757491aca88",
+    ),
+    Archive(
+        url=f"{_HOME}/zips/val2014.zip",
+        megabytes=6_600,
+        makes=["val2014"],
+        md5="a3d79f5ed8d289b7a7554ce06a5782b3",
+    ),
+]
+
+
+def coco(root: Path, size: int) -> Pool:
+    """The training and validation images that show at least one of the 80 categories (122,218 of 123,287).
+
+    Args:
+        root: folder that holds `coco/annotations`, `coco/train2014` and `coco/val2014`.
+        size: side to which the pictures are cut and scaled, in pixels.
+
+    Raises:
+        FileNotFoundError: if a file or all pictures are missing; says what to put where.
+        ValueError: if an annotation file is not what it should be.
+    """
+    folder = root / FOLDER
+    files = [folder / "annotations" / f"instances_{year}.json" for year in YEARS]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(f"{' and '.join(missing)} is not there; data.prepare('coco') fetches it.")
+    parts = [_read(file, year) for file, year in zip(files, YEARS, strict=True)]
+    classes = parts[0][2]
+    if parts[1][2] != classes:
+        raise ValueError(f"{files[0].name} and {files[1].name} name different categories.")
+    paths = parts[0][0] + parts[1][0]
+    labels = np.concatenate([labels for _, labels, _ in parts])
+    kept = leave_out_missing(folder, paths, "the pictures of MS-COCO 2014")
+    paths = [paths[row] for row in kept]
+    return Pool(ImageFiles(folder, paths, size), torch.from_numpy(labels[kept]), classes, flip=True, paths=paths)
+
+
+def _read(file: Path, year: str) -> tuple[list[str], np.ndarray, list[str]]:
+    """One annotation file -> paths (n), labels (n, 80) uint8 and category names, of the images with a label."""
+    try:
+        content = json.loads(file.read_bytes(), object_hook=_without_outlines)
+        categories = {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda c: c["id"])}
+        images = {entry["id"]: f"{year}/{entry['file_name']}" for entry in content["images"]}
+        pairs = [(entry["image_id"], entry["category_id"]) for entry in content["annotations"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is not an annotation file of COCO ({type(error).__name__}: {error}).") from error
+    row, column = ({key: i for i, key in enumerate(keys)} for keys in (images, categories))
+    labels = np.zeros((len(images), len(categories)), dtype=np.uint8)
+    for image, category in pairs:
+        if image not in row or category not in column:
+            raise ValueError(f"{file}: an annotation names image {image}, category {category}, which is not listed.")
+        labels[row[image], column[category]] = 1
+    paths = list(images.values())
+    odd = next((path for path in paths if "/" in path.removeprefix(f"{year}/") or "\\" in path), None)
+    if odd:
+        raise ValueError(f"{file}: the picture {odd!r} does not lie in {year} itself.")
+    labelled = np.flatnonzero(labels.any(axis=1))
+    return [paths[i] for i in labelled], labels[labelled], list(categories.values())
+
+
+def _without_outlines(entry: dict) -> dict:
+    """Outlines are nine tenths of the file; without them it takes little memory."""
+    entry.pop("segmentation", None)
+    return entry

@@ -1,0 +1,116 @@
+"""NUS-WIDE from its official label files and image list (Chua et al., CIVR 2009)."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hhlib.data.download import Archive
+from hhlib.data.files import ImageFiles, leave_out_missing
+from hhlib.data.splits import Pool
+
+FOLDER = "nus-wide"  #: label files, image list and the pictures in `Flickr/`
+FOLDER_M = "nus-wide-m"  #: the pictures of NUS-WIDE-m, in `images/`
+CONCEPTS = 81
+_HOME = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide"
+#: Labels and list; nobody publishes their checksums. The pictures are sent by the authors on request.
+ARCHIVES = [
+    Archive(url=f"{_HOME}/Groundtruth.zip", megabytes=4, makes=["Groundtruth"]),
+    Archive(url=f"{_HOME}/ImageList.zip", megabytes=2, makes=["ImageList"]),
+]
+
+
+def nuswide(root: Path, size: int, *, concepts: int = CONCEPTS, small: bool = False) -> Pool:
+    """The images that carry at least one of the most frequent concepts. Images without any are left out.
+
+    Args:
+        root: folder that holds `nus-wide` (and `nus-wide-m`).
+        size: side to which the pictures are cut and scaled, in pixels.
+        concepts: how many, counted over all 269,648 images; they keep their alphabetical order. 21 gives 195,834
+            images.
+        small: the pictures of NUS-WIDE-m, Flickr's small versions as Cao et al. (HashNet, ICCV 2017) collected them.
+            Their names hold a photo id, `227529_2414887877_8dfb4fd1c1_m.jpg`, by which they get their labels.
+
+    Raises:
+        FileNotFoundError: if a file or all pictures are missing; says what to put where.
+        ValueError: if a file is not what it should be.
+    """
+    folder = root / FOLDER
+    paths = read_image_list(folder)
+    names, labels = read_concepts(folder, len(paths))
+    top = np.sort(np.argsort(-labels.sum(axis=0, dtype=np.int64), kind="stable")[:concepts])
+    names, labels = [names[i] for i in top], labels[:, top]
+    if small:
+        folder, wanted = root / FOLDER_M, "the pictures of NUS-WIDE-m"
+        paths, labels = _small(folder, paths, labels)
+    else:
+        wanted = "the pictures of NUS-WIDE"
+        paths = [f"Flickr/{path}" for path in paths]
+    labelled = np.flatnonzero(labels.any(axis=1))
+    kept = leave_out_missing(folder, [paths[row] for row in labelled], wanted)
+    rows = labelled[kept]
+    paths = [paths[row] for row in rows]
+    return Pool(ImageFiles(folder, paths, size), torch.from_numpy(labels[rows]), names, flip=True, paths=paths)
+
+
+def read_image_list(folder: Path) -> list[str]:
+    r"""The official order of the images: lines like ``actor\0001_2124494179.jpg`` -> "actor/0001_2124494179.jpg"."""
+    file = _first(folder, ["ImageList/Imagelist.txt", "ImageList/ImageList.txt", "Imagelist.txt"], "image list")
+    paths = [line.strip().replace("\\", "/") for line in file.read_text().splitlines()]
+    odd = next((i for i, path in enumerate(paths) if not path or path.startswith("/") or ".." in path.split("/")), None)
+    if odd is not None:
+        raise ValueError(f"{file} line {odd + 1}: {paths[odd]!r} is no relative path of an image.")
+    return paths
+
+
+def read_concepts(folder: Path, images: int) -> tuple[list[str], np.ndarray]:
+    """The 81 files `Labels_airport.txt`, one 0 or 1 a line, an image a line -> names (81), labels (n, 81) uint8."""
+    place = _first(folder, ["Groundtruth/AllLabels", "AllLabels"], "folder of concept files")
+    files = sorted(place.glob("Labels_*.txt"))
+    if len(files) != CONCEPTS:
+        raise ValueError(f"{place} holds {len(files)} files Labels_<concept>.txt, but NUS-WIDE has {CONCEPTS}.")
+    columns = [_read_flags(file, images) for file in files]
+    return [file.stem.removeprefix("Labels_") for file in files], np.stack(columns, axis=1)
+
+
+def _read_flags(file: Path, images: int) -> np.ndarray:
+    lines = file.read_bytes().split()
+    flags = np.frombuffer(b"".join(lines), dtype=np.uint8) - ord("0")
+    if len(flags) != len(lines) or (flags > 1).any():
+        odd = next(i for i, line in enumerate(lines) if line not in (b"0", b"1"))
+        raise ValueError(f"{file} line {odd + 1}: {lines[odd].decode(errors='replace')!r}, but it must be 0 or 1.")
+    if len(flags) != images:
+        raise ValueError(f"{file} has {len(flags):,} lines, but the image list has {images:,}.")
+    return flags
+
+
+def _small(folder: Path, listed: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The pictures of NUS-WIDE-m with the labels of the official image that has the same photo id.
+
+    An id that the list names twice carries the labels of both lines.
+    """
+    by_id = {}
+    for row, path in enumerate(listed):
+        by_id.setdefault(_photo_id(path, -1), []).append(row)
+    pictures = sorted((folder / "images").glob("*.jpg"))
+    if not pictures:
+        raise FileNotFoundError(f"{folder / 'images'} holds no pictures of NUS-WIDE-m; data/README.md says where from.")
+    for path in pictures:
+        if _photo_id(path.name, 1) not in by_id:
+            raise ValueError(f"{path}: its name should be <number>_<photo id>_<secret>_m.jpg with an id of the list.")
+    found = np.stack([labels[by_id[_photo_id(path.name, 1)]].max(axis=0) for path in pictures])
+    return [f"images/{path.name}" for path in pictures], found
+
+
+def _photo_id(name: str, word: int) -> str:
+    words = name.rsplit(".", 1)[0].split("_")
+    return words[word] if len(words) > abs(word) else ""
+
+
+def _first(folder: Path, choices: list[str], what: str) -> Path:
+    found = [folder / choice for choice in choices if (folder / choice).exists()]
+    if not found:
+        raise FileNotFoundError(
+            f"{folder / choices[0]} (NUS-WIDE's {what}) is not there; data.prepare('nuswide_21') fetches it."
+        )
+    return found[0]
