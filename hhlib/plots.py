@@ -155,6 +155,15 @@ def lines(ax: Axes, x, y, *, label: str | None = None, **style) -> None:
     ax.plot(x[~np.isnan(y)], y[~np.isnan(y)], label=label, **style)
 
 
+def against_bits(ax: Axes, scores: list[tuple[int, dict]]) -> None:
+    """mAP of several runs over their code length, with the range that tie orders could give: (bits, map) each."""
+    bits, maps = zip(*sorted(scores, key=lambda pair: pair[0]), strict=True)
+    ax.plot(bits, [m["expected"] for m in maps], marker="o", label="expected")
+    ax.fill_between(bits, [m["worst"] for m in maps], [m["best"] for m in maps], alpha=0.25, label="worst to best")
+    ax.set(xlabel="bits", ylabel="mAP", ylim=(0, 1.02))
+    ax.legend(loc="lower right", fontsize=8)
+
+
 def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vmax: float | None = None) -> AxesImage:
     """Attention laid over the image, patches left visible, block borders drawn.
 

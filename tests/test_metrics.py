@@ -6,16 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hhlib import metrics
+from hhlib.metrics import pairs
 
 
-def naive_average_precision(right):
-    """The definition, with a loop: mean of the precisions at the right images found."""
+def naive_average_precision(right, k=None, denominator="found"):
+    """The definition, with a loop: sum of the precisions at the right images found, divided by how many count."""
     hits, precisions = 0, []
-    for rank, good in enumerate(right, start=1):
+    for rank, good in enumerate(right[:k], start=1):
         if good:
             hits += 1
             precisions.append(hits / rank)
-    return sum(precisions) / len(precisions) if precisions else 0.0
+    most = len(right) if k is None else k
+    by = {"found": len(precisions), "reachable": min(most, sum(right)), "all": sum(right)}[denominator]
+    return sum(precisions) / by if by else 0.0
 
 
 def histograms(distance, right, bits):
@@ -32,13 +35,16 @@ def small_rankings(draw):
     return distance, right, draw(st.none() | st.integers(1, n + 1))
 
 
-@given(small_rankings())
-@settings(max_examples=300)
-def test_expected_best_and_worst_equal_enumeration_of_all_orders(case):
+def orders_of(distance):
+    return [list(p) for p in itertools.permutations(range(len(distance))) if all(np.diff(distance[list(p)]) >= 0)]
+
+
+@given(small_rankings(), st.sampled_from(metrics.DENOMINATORS))
+@settings(max_examples=500)
+def test_expected_best_and_worst_equal_enumeration_of_all_orders(case, denominator):
     distance, right, k = case
-    orders = [p for p in itertools.permutations(range(len(distance))) if all(np.diff(distance[list(p)]) >= 0)]
-    values = [naive_average_precision(right[list(p)][:k]) for p in orders]
-    ap = metrics.average_precision(*histograms(distance, right, 3), k)
+    values = [naive_average_precision(right[p], k, denominator) for p in orders_of(distance)]
+    ap = metrics.average_precision(*histograms(distance, right, 3), k, denominator)
     assert ap["expected"][0] == pytest.approx(np.mean(values), abs=1e-12)
     assert ap["best"][0] == pytest.approx(max(values), abs=1e-12)
     assert ap["worst"][0] == pytest.approx(min(values), abs=1e-12)
@@ -50,13 +56,6 @@ def test_best_is_not_simply_relevant_first_where_the_cut_divides_a_group():
     assert ap["best"][0] == 1.0
     assert ap["worst"][0] == pytest.approx((1 + 2 / 3) / 2)
     assert ap["expected"][0] == pytest.approx((1 + (1 + 2 / 3) / 2) / 2)
-
-
-@pytest.mark.parametrize(
-    ("right", "value"), [([1, 0, 1], (1 + 2 / 3) / 2), ([0, 0, 1], 1 / 3), ([0, 0], 0.0), ([1, 1], 1.0)]
-)
-def test_average_precision_of_lists_by_hand(right, value):
-    assert metrics.ranked_average_precision(np.array([right], dtype=bool))[0] == pytest.approx(value)
 
 
 def random_case(seed, bits=10, queries=7, database=50, classes=4):
@@ -103,13 +102,36 @@ def test_expected_ignores_database_order_bit_order_and_flipped_bits(seed):
             assert scores[name] == pytest.approx(reference[name], abs=1e-12)
 
 
-def test_blocks_do_not_change_the_result(monkeypatch):
-    case = random_case(3)
-    whole = metrics.evaluate(*case)
-    monkeypatch.setattr(metrics, "_BLOCK_PAIRS", 60)  # one query a block
-    blocked = metrics.evaluate(*case)
-    assert whole["map"] == blocked["map"]
-    assert (whole["histogram"]["all"] == blocked["histogram"]["all"]).all()
+@pytest.mark.parametrize(("bits", "classes"), [(10, 4), (64, 81), (70, 130)])
+def test_compiled_loops_and_matrix_products_count_what_naive_loops_count(bits, classes, monkeypatch):
+    qc, ql, dc, dl = random_case(bits, bits=bits, classes=classes)
+    packed = metrics.pack_signs(qc), ql, metrics.pack_signs(dc), dl
+    compiled = metrics.count(*packed, bits)
+    monkeypatch.setattr(pairs, "_BLOCK_PAIRS", 60)  # one query a block
+    monkeypatch.setattr(pairs, "_count_gains", None)
+    products = metrics.count(*packed, bits, device="cpu:0")
+    naive = {name: np.zeros_like(getattr(compiled, name)) for name in vars(compiled)}
+    for q in range(len(qc)):
+        for j in range(len(dc)):
+            t, shared = int((qc[q] != dc[j]).sum()), int((ql[q] & dl[j]).sum())
+            naive["n_t"][q, t] += 1
+            naive["r_t"][q, t] += shared > 0
+            naive["shared_t"][q, t] += shared
+            naive["exponential_t"][q, t] += 2.0**shared - 1
+            naive["shared"][q, shared] += 1
+    for name, expected in naive.items():
+        assert (getattr(compiled, name) == expected).all(), name
+        assert (getattr(products, name) == expected).all(), name
+
+
+def test_single_labels_give_the_same_counts_as_the_general_way():
+    qc, _, dc, _ = random_case(1)
+    rng = np.random.default_rng(1)
+    ql, dl = np.eye(5, dtype=int)[rng.integers(0, 5, len(qc))], np.eye(5, dtype=int)[rng.integers(0, 5, len(dc))]
+    packed = metrics.pack_signs(qc), ql, metrics.pack_signs(dc), dl
+    short, general = metrics.count(*packed, 10), metrics.count(*packed, 10, device="cpu:0")
+    for name in vars(short):
+        assert (getattr(short, name) == getattr(general, name)).all(), name
 
 
 @pytest.mark.parametrize("bits", [1, 7, 8, 64, 65, 130])
@@ -168,7 +190,7 @@ def test_extremes():
     assert tied["worst"] == pytest.approx((1 / 3 + 2 / 4) / 2)
     nobody = metrics.evaluate(codes, np.zeros((4, 2)), codes, np.ones((4, 2)))
     assert nobody["map"] == dict.fromkeys(("expected", "best", "worst", "database_order"), 0.0)
-    assert nobody["queries_without_match"] == 4
+    assert nobody["queries_without_match"] == nobody["queries_without_label"] == 4
     everybody = metrics.evaluate(codes, np.ones((4, 2)), codes, np.ones((4, 2)), topk=3)
     assert all(value == pytest.approx(1.0) for value in everybody["map"].values())
 
@@ -178,6 +200,10 @@ def test_extremes():
     [
         ({"bits": 12.5}, "bits is 12.5"),
         ({"topk": 0}, "topk is 0"),
+        ({"denominator": "hits"}, "denominator is 'hits', but it must be one of found, reachable, all"),
+        ({"no_match": "skip"}, "no_match is 'skip', but it must be one of zero, drop"),
+        ({"unlabelled": "skip"}, "unlabelled is 'skip', but it must be one of count, drop"),
+        ({"query_labels": np.zeros((2, 2)), "unlabelled": "drop"}, "no query or no database image has a label"),
         ({"query_codes": np.ones((2, 3))}, r"database codes have shape \(4, 2\), but 3 bits need \(n, 3\)"),
         ({"query_labels": np.zeros(3, int)}, "there are 2 query codes but 3 rows of query labels"),
         ({"query_labels": np.zeros((2, 9))}, "query labels are 9 wide and database labels 2"),
@@ -189,3 +215,157 @@ def test_bad_input_is_refused(changes, message):
     good |= dict(database_codes=np.ones((4, 2)), database_labels=np.ones((4, 2)))
     with pytest.raises(ValueError, match=message):
         metrics.evaluate(**(good | changes))
+
+
+# --- policies and other code bases ---------------------------------------------------------------------------------
+
+
+def untied_case(seed):
+    """A case in which every database image is at its own distance, so that each code base has one list to score."""
+    rng = np.random.default_rng(seed)
+    dc = np.where(np.arange(40) < np.arange(1, 41)[:, None], -1, 1)[rng.permutation(40)]  # 1 to 40 bits from all ones
+    labels = [(rng.random((n, 6)) < 0.25).astype(int) for n in (5, 40)]
+    labels[0][0] = 0  # a query that nothing is relevant to
+    return np.ones((5, 40)), labels[0], dc, labels[1]
+
+
+COMPATIBILITY = [
+    (metrics.conventions.deephash_pytorch, {}),
+    (metrics.conventions.hashnet, {"no_match": "drop"}),
+    (metrics.conventions.pytorch_metric_learning, {"denominator": "all", "no_match": "drop"}),
+    (metrics.conventions.open_metric_learning, {"denominator": "reachable"}),
+]
+
+
+@pytest.mark.parametrize(("theirs", "policy"), COMPATIBILITY, ids=lambda x: getattr(x, "__name__", ""))
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("topk", [1, 7, 40])
+def test_every_convention_is_a_choice_of_policies(theirs, policy, seed, topk):
+    case = untied_case(seed)
+    found = metrics.evaluate(*case, topk=topk, **policy)
+    if policy.get("denominator") == "all" and topk < 40:
+        # that code base drops queries without any relevant image; a policy drops those without one among the first k
+        values = found["ap"]["expected"][found["histogram"]["relevant"].sum(axis=1) > 0]
+        assert values.mean() == pytest.approx(theirs(*case, topk=topk), abs=1e-12)
+        return
+    for name, value in found["map"].items():
+        assert value == pytest.approx(theirs(*case, topk=topk), abs=1e-12), name
+
+
+def test_the_fields_literal_all_drops_the_last_image():
+    case = untied_case(0)
+    literal = metrics.conventions.deephash_pytorch(*case, topk=-1)
+    assert literal == pytest.approx(metrics.evaluate(*case, topk=39)["map"]["expected"], abs=1e-12)
+    assert literal != pytest.approx(metrics.evaluate(*case)["map"]["expected"], abs=1e-6)
+
+
+def test_the_fields_sort_gives_one_of_the_possible_orders():
+    case = random_case(7)
+    scores = metrics.evaluate(*case, topk=20)["map"]
+    assert scores["worst"] <= metrics.conventions.deephash_pytorch(*case, topk=20) <= scores["best"]
+
+
+def test_unlabelled_images_count_or_are_dropped():
+    codes, labels = np.ones((4, 8)), np.array([[1, 0], [0, 1], [0, 0], [1, 0]])
+    count, drop = (metrics.evaluate(codes, labels, codes, labels, unlabelled=way) for way in ("count", "drop"))
+    assert (count["queries"], count["database"], count["queries_without_label"]) == (4, 4, 1)
+    assert (drop["queries"], drop["database"], drop["queries_without_label"]) == (3, 3, 0)
+    alone = [0, 1, 3]
+    assert drop["map"] == metrics.evaluate(codes[alone], labels[alone], codes[alone], labels[alone])["map"]
+
+
+# --- gains, radius, codes, statistics ------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=6), st.integers(1, 7))
+@settings(max_examples=200)
+def test_ndcg_equals_enumeration_of_all_orders(items, k):
+    distance, shared = np.array(items).T
+    labels = (np.arange(3) < shared[:, None]).astype(int)
+    codes = np.where(np.arange(2) < distance[:, None], -1, 1)
+    found = metrics.evaluate(np.ones((1, 2)), np.ones((1, 3), int), codes, labels, topk=k)["ndcg"]
+    for name, gain in [("shared", shared.astype(float)), ("exponential", 2.0**shared - 1)]:
+        discount = 1 / np.log2(np.arange(2, len(gain) + 2)) * (np.arange(len(gain)) < k)
+        best = (np.sort(gain)[::-1] * discount).sum()
+        values = [(gain[p] * discount).sum() for p in orders_of(distance)]
+        assert found[name] == pytest.approx(np.mean(values) / best if best else 0.0, abs=1e-12)
+
+
+def test_radius_lookup_pooled_curve_and_ramap_by_hand():
+    """One query, 3 bits; images at distances 0, 1, 1, 3; right, right, wrong, right."""
+    codes = np.array([[1, 1, 1], [-1, 1, 1], [1, -1, 1], [-1, -1, -1]])
+    scores = metrics.evaluate(np.ones((1, 3)), [1], codes, [1, 1, 0, 1])
+    inside = [1, 2 / 3, 2 / 3, 3 / 4]
+    assert scores["within_radius"]["precision"] == pytest.approx(inside)
+    assert scores["within_radius"]["pooled_recall"] == pytest.approx([1 / 3, 2 / 3, 2 / 3, 1])
+    assert scores["lookup"] == pytest.approx({"radius": 2, "precision": 2 / 3, "recall": 2 / 3, "empty": 0})
+    assert scores["ramap"]["plain"] == pytest.approx(np.mean(inside))
+    assert scores["ramap"]["with_cost"] == pytest.approx(np.mean(np.array(inside) / [1, 4, 7, 8]))
+    assert scores["distance"] == pytest.approx({"similar": 4 / 3, "dissimilar": 1})
+
+
+def test_pooled_curve_is_not_the_mean_curve_and_empty_balls_are_counted_apart():
+    codes = np.array([[1, 1, 1, 1], [-1, -1, -1, -1]])
+    database = np.array([[1, 1, 1, 1], [1, 1, 1, -1], [1, 1, -1, -1]])
+    ball = metrics.evaluate(codes, [0, 1], database, [0, 0, 1])["within_radius"]
+    assert ball["empty"].tolist() == [1, 1, 0, 0, 0]
+    assert ball["precision"][:2] == pytest.approx([0.5, 0.5])
+    assert ball["precision_nonempty"][:2] == pytest.approx([1.0, 1.0])
+    assert ball["pooled_precision"][2] == pytest.approx(3 / 4)  # 2 of 3, and 1 of 1
+    assert ball["precision"][2] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_code_quality_of_codes_known_by_hand():
+    every = np.array(list(itertools.product([-1, 1], repeat=3)))
+    facts = metrics.code_quality(every)
+    assert facts["ones"].tolist() == [0.5] * 3
+    assert facts["correlation"] == pytest.approx(np.eye(3))
+    assert (facts["buckets"], facts["largest"], facts["constant"]) == (8, 1, 0)
+    assert (facts["entropy"], facts["effective_bits"]) == pytest.approx((3, 3))
+    copies = metrics.code_quality(np.array([[1, 1, -1], [-1, -1, -1], [1, 1, -1], [-1, -1, -1]]))
+    assert copies["correlation"][0] == pytest.approx([1, 1, 0])
+    assert (copies["constant"], copies["buckets"], copies["largest"]) == (1, 2, 2)
+    assert (copies["entropy"], copies["effective_bits"]) == pytest.approx((1, 1))
+    collapsed = metrics.code_quality(np.ones((5, 9)))
+    assert (collapsed["entropy"], collapsed["effective_bits"], collapsed["constant"]) == (0, 0, 9)
+    packed = metrics.code_quality(metrics.pack_signs(every), bits=3)
+    assert packed["entropy"] == facts["entropy"]
+    with pytest.raises(ValueError, match="packed codes do not say how long they are"):
+        metrics.code_quality(metrics.pack_signs(every))
+    with pytest.raises(ValueError, match=r"codes have shape \(1, 3\), but they must be \(n, K\) with n of at least 2"):
+        metrics.code_quality(every[:1])
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for seed in range(200):
+        low, high = metrics.interval(rng.beta(2, 3, 80), resamples=300, seed=seed)
+        covered += low <= 2 / 5 <= high
+    assert 0.88 <= covered / 200 <= 0.99
+    assert metrics.interval(np.full(9, 0.5)) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="at least 2 queries"):
+        metrics.interval(np.ones(1))
+    with pytest.raises(ValueError, match="level is 95, but it must be above 0 and below 1"):
+        metrics.interval(np.arange(4), level=95)
+
+
+def test_paired_comparison_sees_a_small_steady_gain_that_intervals_hide():
+    rng = np.random.default_rng(0)
+    b = rng.beta(2, 3, 300)
+    a = b + rng.normal(0.01, 0.03, 300)
+    assert metrics.interval(a)[0] < metrics.interval(b)[1]  # the two intervals overlap
+    better = metrics.compare(a, b)
+    assert better["p_value"] < 0.001
+    assert better["low"] > 0
+    assert better["difference"] == pytest.approx((a - b).mean())
+    noise = metrics.compare(b, rng.permutation(b))
+    assert noise["p_value"] > 0.05
+    with pytest.raises(ValueError, match="both must be .Q,., the same queries"):
+        metrics.compare(a, b[:-1])
+
+
+def test_scores_by_class():
+    ap, labels = np.array([1.0, 0.5, 0.0]), np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    assert metrics.by_class(ap, labels)[:2] == pytest.approx([0.75, 0.25])
+    assert np.isnan(metrics.by_class(ap, labels)[2])

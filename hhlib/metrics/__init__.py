@@ -1,0 +1,41 @@
+"""Retrieval metrics of hashing, exact under ties: one pass over all pairs, and closed forms of what it counts.
+
+Conventions, where code bases of the field differ, and what `evaluate` does unless told otherwise:
+
+- relevant = shares at least one label;
+- AP@k divides by the relevant images *found* in the first k (the field's way; 0 where none is found);
+- the field's mAP depends on how a sort happened to order ties; `expected` is its mean over all orders.
+
+Codes and labels come in as NumPy arrays; this room knows nothing of networks.
+"""
+
+from hhlib.metrics import conventions
+from hhlib.metrics.codes import code_quality
+from hhlib.metrics.curves import hits_at, mean_distances, ndcg, ramap, within_radius
+from hhlib.metrics.evaluation import evaluate, leave_one_out_map
+from hhlib.metrics.pairs import Counts, count, hamming, multi_hot, pack_signs
+from hhlib.metrics.precision import DENOMINATORS, average_precision, harmonic
+from hhlib.metrics.statistics import by_class, compare, interval
+
+__all__ = [
+    "DENOMINATORS",
+    "Counts",
+    "average_precision",
+    "by_class",
+    "code_quality",
+    "compare",
+    "conventions",
+    "count",
+    "evaluate",
+    "hamming",
+    "harmonic",
+    "hits_at",
+    "interval",
+    "leave_one_out_map",
+    "mean_distances",
+    "multi_hot",
+    "ndcg",
+    "pack_signs",
+    "ramap",
+    "within_radius",
+]
