@@ -28,6 +28,7 @@ def test_the_numbers_of_a_split_counted_by_hand():
     assert facts["without_label"] == {"query": 0, "train": 0, "database": 1}
     assert facts["similar_pairs"] == 3 / 8  # query 0 with rows 1, 4; query 3 with row 4
     assert facts["same_image"] == {"query/train": 0, "query/database": 0, "train/database": 2}
+    assert facts["unanswered"] == 0
     assert facts["problems"] == ["1 of 4 database images have no label: they are wrong for every query"]
     assert facts["notes"] == ["2 training images stand in the database (50.0% of it): scores reward memory"]
     assert facts["verdict"] == ("made: 2 / 2 / 4 (query / train / database), no protocol to compare with: 1 thing off.")
@@ -38,12 +39,19 @@ def test_copies_and_queries_in_other_sets_are_off():
     images[4] = images[0]  # another identity, the same pixels
     split = make(np.eye(5), images, query=[0, 1], train=[2, 1], database=[3, 4])
     facts = data.audit(split)
-    assert facts["same_content"] == {"query/train": 1, "query/database": 1, "train/database": 0}
+    assert facts["same_image"] == {"query/train": 1, "query/database": 0, "train/database": 0}
+    assert facts["same_content"] == {"query/train": 0, "query/database": 1, "train/database": 0}
     assert facts["problems"] == [
         "1 of 2 queries also stand in the train set: the network was told their labels",
         "1 queries have an exact copy under another name in the database set",
+        "2 of 2 queries have nothing right in the database, and score 0",
     ]
-    assert facts["verdict"].endswith("2 things off.")
+    assert facts["verdict"].endswith("3 things off.")
+    assert facts["notes"][0] == "1 classes that queries show are never trained (0)"
+    same = make(np.ones((5, 1)), images[[0, 0, 0, 1, 0]], query=[0, 1, 2], train=[3], database=[4])
+    facts = data.audit(same)
+    assert facts["same_content"] == {"query/train": 0, "query/database": 3, "train/database": 0}
+    assert facts["repeats"] == {"query": 3, "train": 0, "database": 0}
     assert data.audit(split, content=False)["same_content"] is None
 
 

@@ -1,5 +1,8 @@
 """Loader and cache: the same images by every way."""
 
+import multiprocessing
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +37,15 @@ def test_loader_gives_the_same_batches_with_any_number_of_workers(pool, workers)
     assert torch.equal(images, part.batch(range(30))[0])
     assert torch.equal(labels, part.labels)
     assert index.tolist() == list(range(30))
+
+
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_pictures_travel_to_workers_that_share_no_memory(pool, tmp_path, start):
+    data.write_list(tmp_path / "train.txt", pool.paths, pool.labels.numpy())
+    listed = data.read_list(tmp_path / "train.txt", root=pool.images.root)
+    loader = data.loader(everything(replace(pool, images=listed.images(4))), batch_size=16, workers=1)
+    loader.multiprocessing_context = start
+    assert torch.equal(torch.cat([images for images, _, _ in loader]), pool.images[:])
 
 
 def test_shuffled_loader_meets_each_image_once_and_drops_the_rest(pool):
@@ -118,20 +130,71 @@ def test_cache_goes_on_where_it_was_stopped(pool, tmp_path, monkeypatch):
     assert sorted(opened) == list(range(20, 30))
 
 
-def test_cache_of_other_or_damaged_pictures_is_refused(pool, tmp_path):
+def test_cache_of_other_pictures_is_refused(pool, tmp_path):
     data.cached(pool, tmp_path / "cache")
-    with pytest.raises(ValueError, match="cache is a cache of other pictures, or they changed since; delete it"):
+    with pytest.raises(ValueError, match="cache is a cache of other pictures, or at another size; delete it or name"):
         data.cached(data.folder_pool(pool.images.root, size=5), tmp_path / "cache")
-    raw = bytearray((tmp_path / "cache/images.npy").read_bytes())
-    raw[-1] ^= 1
-    (tmp_path / "cache/images.npy").write_bytes(raw)
-    with pytest.raises(ValueError, match="cache: picture 29 is not what was written; delete the folder"):
-        data.cached(pool, tmp_path / "cache", check=True)
     with pytest.raises(TypeError, match="in memory already: there is nothing to cache"):
         data.cached(data.load("digits").query.pool, tmp_path / "other")
-    Image.new("RGB", (3, 3)).save(pool.images.file(0))
-    with pytest.raises(ValueError, match="cache of other pictures, or they changed since"):
-        data.cached(pool, tmp_path / "cache")
+    pool.images.file(3).unlink()
+    with pytest.raises(FileNotFoundError, match=r"a/06.png: there is no file"):
+        data.cached(pool, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_only_pictures_that_changed_are_decoded_again(pool, tmp_path, monkeypatch):
+    data.cached(pool, tmp_path / "cache")
+    Image.new("RGB", (3, 3), (1, 2, 3)).save(pool.images.file(4))
+    expected, real, opened = pool.images[:], data.ImageFiles._open, []
+    monkeypatch.setattr(data.ImageFiles, "_open", lambda self, row: opened.append(row) or real(self, row))
+    assert torch.equal(data.cached(pool, tmp_path / "cache").images, expected)
+    assert opened == [4]
+
+
+def damage(file):
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda folder: (folder / "images.npy").unlink(),
+        lambda folder: (folder / "marks.npy").unlink(),
+        lambda folder: (folder / "cache.json").unlink(),
+        lambda folder: (folder / "cache.json").write_text(""),
+        lambda folder: (folder / "marks.npy").write_bytes(b""),
+        lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-500]),
+        lambda folder: (folder / "images.npy").write_bytes(b""),
+    ],
+)
+def test_a_cache_that_lost_something_is_made_whole_again(pool, tmp_path, harm):
+    data.cached(pool, tmp_path / "cache")
+    harm(tmp_path / "cache")
+    assert torch.equal(data.cached(pool, tmp_path / "cache", check=True).images, pool.images[:])
+
+
+def test_a_changed_byte_is_found_on_request(pool, tmp_path):
+    data.cached(pool, tmp_path / "cache")
+    damage(tmp_path / "cache/images.npy")
+    with pytest.raises(ValueError, match="cache: picture 29 is not what was written; delete the folder"):
+        data.cached(pool, tmp_path / "cache", check=True)
+
+
+def test_a_finished_cache_is_only_read(pool, tmp_path, monkeypatch):
+    data.cached(pool, tmp_path / "cache")
+    monkeypatch.setattr(caching, "FileLock", None)
+    monkeypatch.setattr(caching, "atomic", None)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert torch.equal(data.cached(pool, tmp_path / "cache").images, pool.images[:])
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+
+
+def test_two_processes_fill_one_cache(pool, tmp_path):
+    with multiprocessing.get_context("spawn").Pool(2) as processes:
+        found = processes.starmap(data.cached, [(pool, tmp_path / "cache")] * 2)
+    assert all(torch.equal(one.images, pool.images[:]) for one in found)
 
 
 @pytest.mark.skipif(not hasattr(caching.os, "posix_fallocate"), reason="this system cannot reserve room")
@@ -142,7 +205,7 @@ def test_cache_on_a_full_disk_leaves_no_file(pool, tmp_path, monkeypatch):
     monkeypatch.setattr(caching.os, "posix_fallocate", full)
     with pytest.raises(OSError, match="No space left"):
         data.cached(pool, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_load_can_cache(pool, tmp_path, monkeypatch):
@@ -150,8 +213,8 @@ def test_load_can_cache(pool, tmp_path, monkeypatch):
 
     monkeypatch.setitem(sources.FILES, "coco", lambda root, size: pool)
     monkeypatch.setitem(data.PROTOCOLS, "coco", data.Protocol(4, 10, "rest", True, "", 16, 10))
-    data._pool.cache_clear()
+    data._in_memory.cache_clear()
     split = data.load("coco", root=tmp_path, size=4, cache=True)
     assert isinstance(split.query.pool.images, torch.Tensor)
     assert (tmp_path / "cache/coco-4/images.npy").is_file()
-    data._pool.cache_clear()
+    data._in_memory.cache_clear()

@@ -29,9 +29,9 @@ def make_cifar(folder, each=1000, seed=0):
 def cifar_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("cifar")
     make_cifar(root / cifar.FOLDER, each=10_000)
-    data._pool.cache_clear()
+    data._in_memory.cache_clear()
     yield root
-    data._pool.cache_clear()
+    data._in_memory.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:.*differ from the official CIFAR-10")

@@ -32,7 +32,9 @@ class Server(http.server.BaseHTTPRequestHandler):
             return
         begin = int(start.removeprefix("bytes=").removesuffix("-")) if start and not self.whole_only else 0
         if begin >= len(content):
-            self.send_error(416)
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.end_headers()
             return
         self.send_response(206 if begin else 200)
         self.send_header("Content-Length", str(len(content) - begin))
@@ -113,6 +115,33 @@ def test_a_part_that_is_whole_already_is_only_checked(server, tmp_path):
     assert (tmp_path / "big.bin").read_bytes() == CONTENT
 
 
+def test_a_part_that_is_longer_than_the_file_is_fetched_anew(server, tmp_path):
+    (tmp_path / "big.bin.part").write_bytes(b"of another file" + CONTENT)
+    download.download(archive(server, "big.bin", CONTENT, []), tmp_path / "big.bin")
+    assert (tmp_path / "big.bin").read_bytes() == CONTENT
+
+
+def test_what_is_no_archive_is_removed_so_that_the_next_call_can_succeed(server, tmp_path):
+    page = replace(archive(server, "a.zip", b"<html>log in first</html>", ["x"]), md5=None)
+    with pytest.raises(ValueError, match=r"cannot be unpacked .* It came from http.*a.zip and was removed; call again"):
+        download.fetch(page, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    server.files["/a.zip"] = zipped(x="1")
+    download.fetch(page, tmp_path)
+    assert (tmp_path / "x").read_text() == "1"
+
+
+def test_an_archive_put_there_by_hand_is_checked_and_a_draft_of_a_killed_process_is_removed(server, tmp_path):
+    good = zipped(x="1")
+    wanted = archive(server, "a.zip", good, ["x"])
+    (tmp_path / "a.zip").write_bytes(good[:-9])
+    (tmp_path / ".unpacking-old").mkdir()
+    with pytest.raises(ValueError, match="has the MD5"):
+        download.fetch(wanted, tmp_path)
+    download.fetch(wanted, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_wrong_bytes_are_refused_and_removed(server, tmp_path):
     wanted = replace(archive(server, "a.zip", zipped(x="1"), ["x"]), md5="0" * 32)
     with pytest.raises(ValueError, match="a.zip has the MD5 [0-9a-f]{32}, but it must be 0{32}; the file was removed"):
@@ -151,7 +180,7 @@ def test_a_dangerous_or_damaged_archive_leaves_nothing(tmp_path, name, content):
     folder = tmp_path / "deep" / "root"
     folder.mkdir(parents=True)
     (folder / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{name} cannot be unpacked: "):
+    with pytest.raises(ValueError, match=rf"{name} cannot be unpacked \(.+\)\.$"):
         download.unpack(folder / name, folder)
     assert [path.name for path in folder.iterdir()] == [name]
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["root"]
@@ -165,15 +194,15 @@ def official(server, monkeypatch):
     for name in cifar.FILES:
         batch = {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(20)]}
         members.append((tarfile.TarInfo(f"{cifar.FOLDER}/{name}"), pickle.dumps(batch, protocol=2)))
-    wanted = archive(server, "cifar-10-python.tar.gz", tarred(*members), [cifar.FOLDER])
+    wanted = archive(server, "cifar-10-python.tar.gz", tarred(*members), [f"{cifar.FOLDER}/{n}" for n in cifar.FILES])
     monkeypatch.setattr(cifar, "ARCHIVE", wanted)
-    data._pool.cache_clear()
+    data._in_memory.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:.*differ from the official CIFAR-10")
 @pytest.mark.usefixtures("official")
 def test_cifar10_is_fetched_on_request_only(tmp_path):
-    with pytest.raises(FileNotFoundError, match="unpack http.* there, or load with download=True"):
+    with pytest.raises(FileNotFoundError, match="unpack http.* in .*, or load with download=True"):
         data.load("cifar10", root=tmp_path)
     with pytest.raises(
         ValueError, match="cifar10 needs 100 query and 500 training images a class, but a class has 12 and 0"

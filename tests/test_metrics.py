@@ -365,6 +365,14 @@ def test_paired_comparison_sees_a_small_steady_gain_that_intervals_hide():
         metrics.compare(a, b[:-1])
 
 
+def test_chance_is_the_mean_over_all_orders_and_lies_above_the_share():
+    query, database = np.array([0, 1]), np.array([0, 0, 1, 1, 1, 1])
+    orders = [np.array(p) for p in itertools.permutations(database)]
+    mean = np.mean([naive_average_precision(order == q) for q in query for order in orders])
+    assert metrics.chance(query, database) == pytest.approx(mean, abs=1e-12)
+    assert metrics.chance(query, database) > 0.5
+
+
 def test_scores_by_class():
     ap, labels = np.array([1.0, 0.5, 0.0]), np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]])
     assert metrics.by_class(ap, labels)[:2] == pytest.approx([0.75, 0.25])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,8 @@ def test_own_pictures_train_and_search_end_to_end(animals, tmp_path):
         (dict(query=0, train=5), "query is 0, but it must be a number from 1 to 69, or a share like 0.1"),
         (dict(query=1.5, train=5), "query is 1.5"),
         (dict(query=True, train=5), "query is True"),
+        (dict(query="10", train=5), "query is '10'"),
+        (dict(query=5, train=5, seed=-1), "seed is -1, but it must be a whole number of at least 0"),
         (dict(query=5, train=-1), "train is -1"),
         (dict(query=0.001, train=5), "query is 0.001 of 70, which is none"),
         (dict(query=35, train=35), "query and train take 35 . 35 of 70 pictures, but the database needs some"),
@@ -118,6 +122,7 @@ def test_bad_classes_are_refused(animals):
         (["fox"], "unseen names 'fox', but the classes are cat, dog, emu"),
         (["cat", "dog", "emu"], "unseen names 3 of 3 classes, but some must be on each side"),
         ([], "unseen names 0 of 3 classes"),
+        ("fox", "unseen names 'fox'"),
     ]:
         with pytest.raises(ValueError, match=message):
             data.split_unseen(pool, unseen=unseen, query=2)
@@ -146,12 +151,16 @@ def test_bad_folders_are_refused(tmp_path):
         ("path,labels\n0.png,sun\n,sea\n", ValueError, "table.csv line 3: no path"),
         ("path,labels\n0.png,sun\n0.png,sea\n", ValueError, "table.csv line 3: 0.png stands on line 2 already"),
         ("path,labels\n0.png,sun\n99.png,sea\n", FileNotFoundError, "table.csv line 3: there is no file .*99.png"),
+        ("path,labels\n0.png,sun\n./0.png,sea\n", ValueError, "table.csv line 3: 0.png stands on line 2 already"),
+        ("path,labels\n0.png,sun\n../1.png,sea\n", ValueError, "table.csv line 3: the path '../1.png' leaves the im"),
+        ("path,labels\n0.png,sun,sea\n", ValueError, "table.csv line 2: more fields than the head names; put labels"),
+        ("path,labels\n0.png,s\udcffn\n", ValueError, "table.csv is no CSV file in UTF-8"),
         ("path,labels\n0.png,sun\n1.png,sun\n", ValueError, r"shows 1 classes .sun., but needs two"),
         ("path,labels\n0.png,\n1.png,\n", ValueError, r"shows 0 classes"),
     ],
 )
 def test_bad_tables_are_refused_with_their_line(table, text, error, message):
-    table.write_text(text)
+    table.write_text(text, errors="surrogateescape")
     with pytest.raises(error, match=message):
         data.table_pool(table)
 
@@ -160,3 +169,51 @@ def test_equal_shares_hold_for_every_seed(animals):
     pool = data.folder_pool(animals)
     shares = [data.split_pool(pool, query=14, train=21, seed=s).train.labels.sum(dim=0).numpy() for s in range(20)]
     assert np.abs(np.array(shares) - [12, 6, 3]).max() <= 1
+
+
+def test_links_are_followed_once_and_what_is_left_out_is_said(animals, tmp_path):
+    root = tmp_path / "linked"
+    root.mkdir()
+    (root / "cat").symlink_to(animals / "cat", target_is_directory=True)
+    (root / "dog").symlink_to(animals / "dog", target_is_directory=True)
+    (root / "cat-again").symlink_to(animals / "cat", target_is_directory=True)
+    (root / "emu").mkdir()
+    (root / "emu" / "1.heic").write_bytes(b"")
+    (root / "emu" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "emu" / "folder.png").mkdir()
+    with pytest.warns(
+        UserWarning, match=r"1 files are left out because of their endings .\.heic., the first is emu/1.heic"
+    ):
+        pool = data.folder_pool(root, size=4)
+    assert pool.classes == ["cat", "dog"]
+    assert pool.labels.sum(dim=0).tolist() == [40, 20]
+
+
+def test_a_picture_is_upright_and_sixteen_bits_become_eight(tmp_path):
+    pixels = np.zeros((4, 8, 3), dtype=np.uint8)
+    pixels[:, :4] = 255  # the left half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn me to the right": white comes to the top
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(np.full((4, 4), 128 << 8, dtype=np.uint16)).save(tmp_path / "deep.png")
+    files = data.ImageFiles(tmp_path, ["turned.png", "deep.png", "float.tif"], 4)
+    assert files[0][0, 0].tolist() == [255] * 4
+    assert files[0][0, -1].tolist() == [0] * 4
+    assert files[1].unique().tolist() == [128]
+    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="float.tif is no picture, or is damaged .*its pixels have 32 bits"):
+        files[2]
+
+
+def test_a_table_and_its_lists_tell_the_same(table, tmp_path):
+    split = data.split_pool(data.table_pool(table, size=4), query=2, train=4)
+    data.write_lists(split, tmp_path / "lists")
+    again = data.read_lists(tmp_path / "lists", root=table.parent, size=4)
+    assert again.fingerprint() == split.fingerprint()
+
+
+def test_one_strange_picture_is_too_few(table):
+    pool = data.table_pool(table)
+    with pytest.raises(ValueError, match="only 0 pictures show unseen classes alone, but there must be 2 or more"):
+        data.split_unseen(replace(pool, labels=torch.ones_like(pool.labels)), unseen=["sky"], query=1)
+    assert data.split_unseen(pool, unseen="sky", query=1).sizes["query"] == 1

@@ -17,9 +17,9 @@ CONCEPTS = [f"concept{i:02d}" for i in range(81)]
 
 @pytest.fixture(autouse=True)
 def fresh():
-    data._pool.cache_clear()
+    data._in_memory.cache_clear()
     yield
-    data._pool.cache_clear()
+    data._in_memory.cache_clear()
 
 
 def picture(path, grey=0):

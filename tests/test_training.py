@@ -193,3 +193,9 @@ def test_bad_arguments_are_refused_before_anything_is_written(split, tmp_path, c
     with pytest.raises(ValueError, match=message):
         fit(split, tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_split_that_leaks_is_not_trained_on(split, tmp_path):
+    with pytest.raises(ValueError, match="query images of digits also stand in its train set"):
+        fit(replace(split, train=split.query), tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from hhlib.data.audit import audit, audit_tables, near_duplicates, similar_share
 from hhlib.data.batches import augment, channel_statistics, loader, normalise, scale
 from hhlib.data.cache import cached
 from hhlib.data.files import ImageFiles
-from hhlib.data.lists import ImageList, read_list, read_lists, write_list, write_lists
+from hhlib.data.lists import ImageList, find_lists, read_list, read_lists, write_list, write_lists
 from hhlib.data.own import folder_pool, split_pool, split_unseen, table_pool
 from hhlib.data.protocols import PROTOCOLS, deviations, draw
 from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, hold_out
@@ -90,11 +90,18 @@ def load(
     check_whole("seed", seed, 0)
     size = None if size is None else check_whole("size", size, 1)
     folder = resolve("data" if root is None else root)
+    if lists is not None:
+        find_lists(resolve(lists))
     if download:
         sources.fetch_archives(name, folder)
     in_memory = name in sources.MEMORY
     source = name.split("-")[0] if in_memory else name  # the protocols of CIFAR-10 share their images
-    pool = _pool(source, folder, 0 if in_memory else size or FILE_SIZE, cache and not in_memory)
+    if in_memory:
+        pool = _in_memory(source, folder)
+    else:
+        side = size or FILE_SIZE
+        pool = sources.pool_of(name, folder, side)
+        pool = cached(pool, folder / "cache" / f"{name}-{side}") if cache else pool
     split = draw(name, pool, protocol, seed) if lists is None else _listed(name, lists, pool, protocol, seed)
     for sentence in deviations(split, protocol):
         warnings.warn(f"{name}: {sentence}.", stacklevel=2)
@@ -118,7 +125,6 @@ def _listed(name: str, lists: str | Path, pool: Pool, protocol: Protocol, seed: 
 
 
 @lru_cache(maxsize=2)
-def _pool(source: str, root: Path, size: int, cache: bool) -> Pool:
+def _in_memory(source: str, root: Path) -> Pool:
     """The images, kept so that a menu of protocols and seeds does not read them again."""
-    pool = sources.pool_of(source, root, size)
-    return cached(pool, root / "cache" / f"{source}-{size}") if cache else pool
+    return sources.pool_of(source, root, 0)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hhlib.common import check_choice
 from hhlib.data.files import digest
 from hhlib.data.protocols import PROTOCOLS, deviations
 from hhlib.data.splits import Part, Split
@@ -34,14 +35,22 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
         - ``sizes``, ``lists`` (SHA-256 of each part's list), ``fingerprint`` (SHA-256 of all three).
         - ``classes`` (C), and by part ``images_per_class`` (least, median, most), ``labels_per_image`` (mean, most),
           ``without_label`` (images); ``similar_pairs``: share of query-database pairs that share a label.
-        - by pair of parts: ``same_image``, the same place in the source; ``same_content``, equal pixels or, on disk,
-          equal bytes, under whatever name; ``near_duplicates``, images of the first part that have one in the second.
-          The last two are None if content is not looked at, and near-duplicates are sought for queries only.
+        - by pair of parts, images of the first part: ``same_image``, that also stand in the second; ``same_content``,
+          that have a copy there under another name, with equal pixels or, on disk, equal bytes; ``near_duplicates``,
+          that have one there. The last two are None if content is not looked at, and near-duplicates are sought for
+          queries only. ``repeats``: copies under another name inside each part, likewise.
+        - ``unanswered``: queries that carry a label and have nothing right in the database.
+
+    Raises:
+        ValueError: for an unknown protocol.
     """
+    if protocol is not None:
+        check_choice("protocol", protocol, PROTOCOLS)
     parts = split.parts()
     images = split.query.pool.images
     content = isinstance(images, Tensor) and images.nbytes <= 1e9 if content is None else content
-    digests = {name: _digests(part) for name, part in parts.items()} if content else None
+    digests = _digests(parts) if content else None
+    right = right_answers(split.query, split.database)
     facts = {
         "sizes": split.sizes,
         "fingerprint": split.fingerprint(),
@@ -50,14 +59,16 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
         "images_per_class": {name: _spread(part.labels.sum(dim=0)) for name, part in parts.items()},
         "labels_per_image": {name: _mean_and_most(part.labels.sum(dim=1)) for name, part in parts.items()},
         "without_label": {name: int((part.labels.sum(dim=1) == 0).sum()) for name, part in parts.items()},
-        "similar_pairs": similar_share(split.query, split.database),
+        "similar_pairs": float(right.sum() / len(split.query) / len(split.database)),
+        "unanswered": int((right[split.query.labels.sum(dim=1) > 0] == 0).sum()),
         "same_image": {f"{a}/{b}": len(np.intersect1d(parts[a].rows, parts[b].rows)) for a, b in PAIRS},
-        "same_content": {f"{a}/{b}": len(digests[a] & digests[b]) for a, b in PAIRS} if content else None,
+        "same_content": {f"{a}/{b}": _copies(parts[a], parts[b], digests) for a, b in PAIRS} if content else None,
+        "repeats": {name: _copies(part, part, digests) for name, part in parts.items()} if content else None,
         "near_duplicates": _near_counts(split) if content else None,
     }
     protocol = protocol or (split.name if split.name in PROTOCOLS else None)
     facts["problems"] = ([] if protocol is None else deviations(split, PROTOCOLS[protocol])) + _problems(facts)
-    facts["notes"] = _notes(facts)
+    facts["notes"] = _notes(facts, split)
     facts["verdict"] = _verdict(split, protocol, facts)
     return facts
 
@@ -84,9 +95,13 @@ def audit_tables(facts: dict) -> "tuple[pd.DataFrame, pd.DataFrame]":
 
 def similar_share(query: Part, database: Part) -> float:
     """Share of all query-database pairs that share a label, 0 to 1."""
+    return float(right_answers(query, database).sum() / len(query) / len(database))
+
+
+def right_answers(query: Part, database: Part) -> Tensor:
+    """How many database images share a label with each query: (Q,) int64."""
     theirs = database.labels.float().T  # (C, n)
-    similar = sum(int((block.float() @ theirs > 0).sum()) for block in query.labels.split(32))
-    return similar / (len(query) * len(database))
+    return torch.cat([(block.float() @ theirs > 0).sum(dim=1) for block in query.labels.split(32)])
 
 
 def near_duplicates(query: Part, other: Part, *, threshold: float = NEAR) -> list[tuple[int, int, float]]:
@@ -100,8 +115,9 @@ def near_duplicates(query: Part, other: Part, *, threshold: float = NEAR) -> lis
     Returns:
         (index in query, index in other, similarity), for the nearest other image of each query that has one.
     """
-    there, pairs = _small(other, mirrored=False), []  # (n, 192)
-    here = [_small(query, mirrored=mirrored) for mirrored in (False, True)]
+    there, pairs = _comparable(_small(other)), []  # (n, 192)
+    small = _small(query)
+    here = _comparable(small), _comparable(small.flip(-1))
     for start in range(0, len(query), 500):
         block = torch.maximum(*(side[start : start + 500] @ there.T for side in here))  # (B, n)
         block[query.rows[start : start + 500, None] == other.rows[None, :]] = -1  # an image is no duplicate of itself
@@ -111,13 +127,15 @@ def near_duplicates(query: Part, other: Part, *, threshold: float = NEAR) -> lis
     return sorted(pairs, key=lambda pair: -pair[2])
 
 
-def _small(part: Part, mirrored: bool) -> Tensor:
-    """What is compared: (n, 192) float32 rows of mean 0 and length 1 (length 0 for an image of one colour)."""
-    shrunk = [
-        F.interpolate(part.pool.images[rows].float(), size=(SIDE, SIDE), mode="area") for rows in part.rows.split(250)
-    ]
-    images = torch.cat(shrunk)  # (n, 3, 8, 8)
-    flat = (images.flip(-1) if mirrored else images).flatten(1)
+def _small(part: Part) -> Tensor:
+    """A part's images, shrunk: (n, 3, 8, 8) float32."""
+    blocks = part.rows.split(250)  # few enough that a set on disk need not fit into memory
+    return torch.cat([F.interpolate(part.pool.images[r].float(), size=(SIDE, SIDE), mode="area") for r in blocks])
+
+
+def _comparable(small: Tensor) -> Tensor:
+    """(n, 3, 8, 8) -> (n, 192) of mean 0 and length 1 (length 0 for an image of one colour)."""
+    flat = small.flatten(1)
     return F.normalize(flat - flat.mean(dim=1, keepdim=True))
 
 
@@ -135,9 +153,14 @@ def _problems(facts: dict) -> list[str]:
         if same:
             why = {"train": "the network was told their labels", "database": "they will find themselves"}[other]
             found.append(f"{same:,} of {queries:,} queries also stand in the {other} set: {why}")
-        copies = (facts["same_content"] or {}).get(pair, 0) - same
-        if copies > 0:
+        copies = (facts["same_content"] or {}).get(pair, 0)
+        if copies:
             found.append(f"{copies:,} queries have an exact copy under another name in the {other} set")
+    if facts["unanswered"]:
+        found.append(f"{facts['unanswered']:,} of {queries:,} queries have nothing right in the database, and score 0")
+    for part, count in (facts["repeats"] or {}).items():
+        if count:
+            found.append(f"{count:,} {part} images have an exact copy under another name in the same set")
     for part, count in facts["without_label"].items():
         if count:
             what = {
@@ -149,13 +172,18 @@ def _problems(facts: dict) -> list[str]:
     return found
 
 
-def _notes(facts: dict) -> list[str]:
+def _notes(facts: dict, split: Split) -> list[str]:
     """What protocols allow, and a reader of the score must know."""
     found = []
     taught = facts["same_image"]["train/database"]
     if taught:
         share = taught / facts["sizes"]["database"]
         found.append(f"{taught:,} training images stand in the database ({share:.1%} of it): scores reward memory")
+    shown, taught = (part.labels.sum(dim=0) > 0 for part in (split.query, split.train))
+    strange = (shown & ~taught).nonzero().flatten().tolist()
+    if strange:
+        names = ", ".join(split.classes[c] for c in strange[:3]) + (", ..." if len(strange) > 3 else "")
+        found.append(f"{len(strange)} classes that queries show are never trained ({names})")
     for pair, count in (facts["near_duplicates"] or {}).items():
         if count:
             found.append(f"{count:,} queries have a near-duplicate in the {pair.split('/')[1]} set")
@@ -184,9 +212,18 @@ def _mean_and_most(counts: Tensor) -> tuple[float, int]:
     return float(counts.float().mean()), int(counts.max())
 
 
-def _digests(part: Part) -> set[bytes]:
-    """What each image shows, in 16 bytes."""
-    images = part.pool.images
+def _digests(parts: dict[str, Part]) -> dict[int, bytes]:
+    """What each image shows, in 16 bytes, by its row in the pool; each is read once."""
+    images = parts["query"].pool.images
+    rows = torch.cat([part.rows for part in parts.values()]).unique()
     if not isinstance(images, Tensor):
-        return {images.digest(row) for row in part.rows.tolist()}
-    return {digest(image.tobytes()) for image in images[part.rows].numpy()}
+        return {row: images.digest(row) for row in rows.tolist()}
+    return {row: digest(images[row].numpy().tobytes()) for row in rows.tolist()}
+
+
+def _copies(part: Part, other: Part, digests: dict[int, bytes]) -> int:
+    """How many images of a part have the content of another image of `other`."""
+    rows = {}  # content -> the rows that show it
+    for row in set(other.rows.tolist()):
+        rows.setdefault(digests[row], set()).add(row)
+    return sum(bool(rows.get(digests[row], set()) - {row}) for row in part.rows.tolist())

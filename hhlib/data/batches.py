@@ -31,12 +31,13 @@ def loader(
     Args:
         batch_size: images a batch; the last may be smaller unless `drop_last`.
         device: "cuda" pins the batches' memory, so that they are copied while the GPU works.
-        workers: processes that open pictures ahead of time. None takes one a core, at most 8, for pictures on disk,
-            and none for images in memory, which need no more than an index.
+        workers: processes that open pictures ahead of time. None takes one a usable core, at most 8, for pictures on
+            disk, and none for images in memory, which need no more than an index.
     """
     if workers is None:
         on_disk = isinstance(part.pool.images, ImageFiles)
-        workers = min(MOST_WORKERS, os.cpu_count() or 1) if on_disk else 0
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(MOST_WORKERS, cores) if on_disk else 0
     return DataLoader(
         part,
         batch_size=check_whole("batch_size", batch_size, 1),
@@ -65,7 +66,8 @@ def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
         pixels = part.pool.images[rows].permute(1, 0, 2, 3).flatten(1).double() / 255  # (3, B*S*S)
         total, squares, count = total + pixels.sum(dim=1), squares + (pixels**2).sum(dim=1), count + pixels.shape[1]
     mean = total / count
-    return mean.tolist(), (squares / count - mean**2).clamp(min=0).sqrt().tolist()
+    # At least one grey level, so that a set of one colour can be divided by it.
+    return mean.tolist(), (squares / count - mean**2).clamp(min=255**-2).sqrt().tolist()
 
 
 def normalise(images: Tensor, mean: list[float], std: list[float], size: int | None = None) -> Tensor:

@@ -9,20 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from hhlib.common import atomic
-from hhlib.data.files import ImageFiles
+from hhlib.data.files import DECODER, ImageFiles
 from hhlib.data.splits import Pool
 
 BLOCK = 512  # pictures decoded between two marks of progress
-DONE = np.uint64(1 << 32)  # beside a picture's CRC-32: this one is done
+DONE = 1 << 32  # beside a picture's CRC-32: this one is done
+NAMES = ("cache.json", "images.npy", "marks.npy")
 
 
 def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
     """The same pool with all its pictures decoded, as one (n, 3, S, S) uint8 file mapped into memory.
 
-    Stopped half-way, it goes on where it was. It takes 3 S^2 bytes a picture (150 KB at 224), which are reserved first.
+    Stopped half-way, it goes on where it was; pictures that changed since (other size or date) are decoded again; a
+    second process waits for the first. It takes 3 S^2 bytes a picture (150 KB at 224), which are reserved first. A
+    cache in which nothing is to do may lie on read-only storage.
 
     Args:
         pool: with pictures on disk (`ImageFiles`).
@@ -32,61 +36,102 @@ def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
     Raises:
         TypeError: if the pool's images are in memory already.
         ValueError: if the folder holds a cache of other pictures, or one that is damaged.
-        OSError: if the disk has too little room; nothing is then left behind.
+        OSError: if the disk has too little room.
     """
     if not isinstance(pool.images, ImageFiles):
         raise TypeError("the images of this pool are in memory already: there is nothing to cache.")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    key = _key(folder, pool.images)
-    n, *one = pool.images.shape
-    images = _map(folder / "images.npy", (n, *one), np.uint8)
-    marks = _map(folder / "marks.npy", (n,), np.uint64)  # 0: not yet
-    with atomic(folder / "cache.json") as draft:
-        draft.write_text(json.dumps(key))
+    folder, files = Path(folder).expanduser(), pool.images
+    facts = _facts(files)  # raises for a missing picture, before anything is made
+    if not _is_complete(folder, files, facts):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            _fill(folder, files, facts)
+    images = np.load(folder / "images.npy", mmap_mode="c")  # "c": who writes to these writes to memory, not to the file
     if check:
-        _check_pictures(folder, images, marks)
-    todo = np.flatnonzero(marks == 0)
-    for start in tqdm(range(0, len(todo), BLOCK), desc="decoding", unit=f"x{BLOCK}", disable=not len(todo)):
+        _check_pictures(folder, images)
+    return replace(pool, images=torch.from_numpy(images))
+
+
+def _key(files: ImageFiles) -> dict:
+    """What a cache belongs to: these paths in this order, at this size, by this decoder."""
+    paths = hashlib.sha256("\n".join(files.paths).encode()).hexdigest()
+    return {"paths": paths, "shape": list(files.shape), "decoder": DECODER}
+
+
+def _facts(files: ImageFiles) -> np.ndarray:
+    """(n,) uint64 that changes with a picture's size or date."""
+    stats = (files.file(row).stat() for row in range(len(files)))
+    facts = (hashlib.blake2b(f"{s.st_size} {s.st_mtime_ns}".encode(), digest_size=8).digest() for s in stats)
+    return np.frombuffer(b"".join(facts), dtype="<u8")
+
+
+def _is_sound(folder: Path, files: ImageFiles) -> bool:
+    """Whether all three files are there and whole. Refuses the cache of other pictures."""
+    try:
+        key = json.loads((folder / "cache.json").read_text())
+    except (ValueError, OSError):
+        return False
+    if key != _key(files):
+        raise ValueError(f"{folder} is a cache of other pictures, or at another size; delete it or name another.")
+    return _shape(folder / "images.npy") == files.shape and _shape(folder / "marks.npy") == (len(files), 2)
+
+
+def _is_complete(folder: Path, files: ImageFiles, facts: np.ndarray) -> bool:
+    """Whether nothing is to do."""
+    if not _is_sound(folder, files):
+        return False
+    marks = np.load(folder / "marks.npy")
+    return bool(((marks[:, 0] == facts) & (marks[:, 1] > 0)).all())
+
+
+def _shape(file: Path) -> tuple | None:
+    """The shape of an array on disk, or None if it is shorter than its head says (a map would be filled with zeros)."""
+    try:
+        with file.open("rb") as raw:
+            np.lib.format.read_magic(raw)
+            shape, _, kind = np.lib.format.read_array_header_1_0(raw)
+            whole = raw.tell() + int(np.prod(shape)) * kind.itemsize == file.stat().st_size
+    except (ValueError, OSError):
+        return None
+    return shape if whole else None
+
+
+def _fill(folder: Path, files: ImageFiles, facts: np.ndarray) -> None:
+    """Decode what is not decoded yet. Marks: (n, 2) uint64, what the picture was and, once done, its CRC-32."""
+    if not _is_sound(folder, files):
+        for name in NAMES:  # marks without their pictures, or pictures of nobody knows what
+            (folder / name).unlink(missing_ok=True)
+    if _is_complete(folder, files, facts):
+        return  # another process was here first
+    _make(folder / "images.npy", files.shape, np.uint8)
+    _make(folder / "marks.npy", (len(files), 2), np.uint64)
+    with atomic(folder / "cache.json") as draft:
+        draft.write_text(json.dumps(_key(files)))
+    images, marks = (np.load(folder / name, mmap_mode="r+") for name in NAMES[1:])
+    todo = np.flatnonzero((marks[:, 0] != facts) | (marks[:, 1] == 0))
+    for start in tqdm(range(0, len(todo), BLOCK), desc="decoding", unit=f"x{BLOCK}"):
         rows = todo[start : start + BLOCK]
-        images[rows] = pool.images[rows].numpy()
+        images[rows] = files[rows].numpy()
         images.flush()  # before the marks, so that a mark never stands for a picture that is not there
-        marks[rows] = [DONE | np.uint64(_crc(images[row])) for row in rows]
+        marks[rows] = [(facts[row], DONE | _crc(images[row])) for row in rows]
         marks.flush()
-    # "c": whoever writes to these images writes to memory, not to the file.
-    return replace(pool, images=torch.from_numpy(np.load(folder / "images.npy", mmap_mode="c")))
 
 
-def _key(folder: Path, files: ImageFiles) -> dict:
-    """What the cache belongs to: these paths with these sizes and dates, at this size. Refuses that of others."""
-    digest = hashlib.sha256(f"{files.shape} {files.root.resolve()}".encode())
-    for row, path in enumerate(files.paths):
-        facts = files.file(row).stat()
-        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    key, file = {"pictures": digest.hexdigest()}, folder / "cache.json"
-    if file.is_file() and json.loads(file.read_text()) != key:
-        raise ValueError(f"{folder} is a cache of other pictures, or they changed since; delete it or name another.")
-    return key
-
-
-def _map(file: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
-    """Open an array on disk for reading and writing; made of zeros, with its room reserved, if it is not there."""
-    if not file.is_file():
-        with atomic(file) as draft:
-            array = np.lib.format.open_memmap(draft, mode="w+", dtype=kind, shape=shape)
+def _make(file: Path, shape: tuple[int, ...], kind: type) -> None:
+    """An array of zeros on disk, its room reserved, if it is not there."""
+    if file.is_file():
+        return
+    with atomic(file) as draft:
+        array = np.lib.format.open_memmap(draft, mode="w+", dtype=kind, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
             with draft.open("r+b") as raw:
-                if hasattr(os, "posix_fallocate"):  # not on macOS
-                    # Writing to a mapped file on a full disk kills the process: find out now.
-                    os.posix_fallocate(raw.fileno(), 0, array.offset + array.nbytes)
-    array = np.load(file, mmap_mode="r+")
-    if array.shape != shape or array.dtype != kind:
-        raise ValueError(f"{file} holds {array.shape} {array.dtype}, but it must hold {shape}; delete it.")
-    return array
+                # Writing to a mapped file on a full disk kills the process: find out now.
+                os.posix_fallocate(raw.fileno(), 0, array.offset + array.nbytes)
 
 
-def _check_pictures(folder: Path, images: np.memmap, marks: np.memmap) -> None:
-    for row in np.flatnonzero(marks):
-        if marks[row] != DONE | np.uint64(_crc(images[row])):
+def _check_pictures(folder: Path, images: np.ndarray) -> None:
+    for row, (_, mark) in enumerate(np.load(folder / "marks.npy")):
+        if mark != DONE | _crc(images[row]):
             raise ValueError(f"{folder}: picture {row} is not what was written; delete the folder.")
 
 

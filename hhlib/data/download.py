@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import http.client
 import shutil
 import tarfile
 import tempfile
@@ -23,7 +24,7 @@ class Archive:
 
     Attributes:
         url: where it is.
-        megabytes: how large it is, for the reader.
+        megabytes: how large it is, for the progress bar where the server does not say.
         makes: files or folders, relative to where it is unpacked; all there means that nothing is to be done.
         md5: of the whole file; None if nobody publishes one (what is inside is then checked when it is read).
     """
@@ -48,9 +49,15 @@ def fetch(archive: Archive, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / PurePosixPath(archive.url).name
+    if file.is_file() and archive.md5:  # put here by hand
+        _check(file, archive)
     if not file.is_file():
         download(archive, file)
-    unpack(file, folder)
+    try:
+        unpack(file, folder)
+    except ValueError as error:
+        file.unlink()  # or every later call would stumble over it
+        raise ValueError(f"{error} It came from {archive.url} and was removed; call again to fetch it anew.") from error
     file.unlink()
 
 
@@ -58,34 +65,47 @@ def download(archive: Archive, file: Path) -> None:
     """Download to `file`, which appears only when it is whole and its MD5 is right; see `fetch`."""
     part = file.with_name(file.name + ".part")
     try:
-        _receive(archive.url, part)
-    except (urllib.error.URLError, OSError) as error:
+        _receive(archive, part)
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         if getattr(error, "errno", None) == 28:  # no space left: the network is not to blame
             raise
         raise ConnectionError(f"{archive.url} could not be fetched ({error}); call again to go on.") from error
-    if archive.md5 and _md5(part) != archive.md5:
-        found = _md5(part)
-        part.unlink()
-        raise ValueError(f"{archive.url} has the MD5 {found}, but it must be {archive.md5}; the file was removed.")
+    if archive.md5:
+        _check(part, archive)
     part.replace(file)
 
 
-def _receive(url: str, part: Path) -> None:
+def _check(file: Path, archive: Archive) -> None:
+    """Raise ValueError, and remove the file, if its bytes are not the archive's."""
+    with file.open("rb") as raw:
+        found = hashlib.file_digest(raw, "md5").hexdigest()
+    if found != archive.md5:
+        file.unlink()
+        raise ValueError(f"{archive.url} has the MD5 {found}, but it must be {archive.md5}; the file was removed.")
+
+
+def _receive(archive: Archive, part: Path) -> None:
     """Append to `part` what it still lacks; from the start if the server cannot begin in the middle."""
     have = part.stat().st_size if part.is_file() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
         response = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing is lacking
+        if error.code != 416 or not have:
+            raise
+        if error.headers.get("Content-Range", "").endswith(f"/{have}"):  # nothing is lacking
             return
-        raise
+        part.unlink()  # longer than the file: of another one
+        _receive(archive, part)
+        return
     with response:
         resumed = response.status == 206
         have = have if resumed else 0
         lacking = response.headers.get("Content-Length")
         total = have + int(lacking) if lacking else None
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=Path(url).name)
+        bar = tqdm(
+            total=total or archive.megabytes * 1_000_000, initial=have, unit="B", unit_scale=True, desc=part.stem
+        )
         with bar, part.open("ab" if resumed else "wb") as out:
             while block := response.read(BLOCK):
                 out.write(block)
@@ -94,17 +114,14 @@ def _receive(url: str, part: Path) -> None:
         raise ConnectionResetError(f"{part.stat().st_size:,} of {total:,} bytes arrived")
 
 
-def _md5(file: Path) -> str:
-    with file.open("rb") as raw:
-        return hashlib.file_digest(raw, "md5").hexdigest()
-
-
 def unpack(file: Path, folder: Path) -> None:
     """Unpack a .tar, .tar.gz or .zip into `folder`, all or nothing.
 
     Raises:
         ValueError: if it is damaged, or holds a path or a link that leaves `folder`; nothing is then left there.
     """
+    for left in folder.glob(".unpacking-*"):  # by a process that was killed
+        shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as draft:
         try:
             if zipfile.is_zipfile(file):
@@ -113,7 +130,7 @@ def unpack(file: Path, folder: Path) -> None:
                 with tarfile.open(file) as tar:
                     tar.extractall(draft, filter="data")
         except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
-            raise ValueError(f"{file} cannot be unpacked: {error}") from error
+            raise ValueError(f"{file} cannot be unpacked ({str(error).splitlines()[0].rstrip(':. ')}).") from error
         for made in Path(draft).iterdir():
             _move(made, folder / made.name)
 

@@ -3,9 +3,11 @@
 import hashlib
 import os
 import posixpath
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +19,38 @@ from torch.utils.data import get_worker_info
 
 from hhlib.common import check_whole
 
+DECODER = 2  #: changes when a picture is decoded in another way, so that older caches are not taken for it
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each path came from, for messages: ``places(row)`` -> "train.txt line 12". A class, so that it travels.
+
+    Attributes:
+        files: names of the files that list paths.
+        which: (n,) which of them.
+        lines: (n,) the line there.
+    """
+
+    files: list[str]
+    which: Sequence[int]
+    lines: Sequence[int]
+
+    def __call__(self, row: int) -> str:  # noqa: D102
+        return f"{self.files[self.which[row]]} line {self.lines[row]}"
+
+
+def clean_path(text: str, place: str) -> str:
+    """A path as it is compared and joined, "./a//b.jpg" -> "a/b.jpg"; refuses what leaves the images' root folder.
+
+    Raises:
+        ValueError: for a path that is absolute, names a drive or begins with "..".
+    """
+    path = posixpath.normpath(text.replace("\\", "/"))
+    if path.startswith(("/", "../")) or path in ("..", ".") or re.match(r"[A-Za-z]:/", path):
+        raise ValueError(f"{place}: the path {text!r} leaves the images' root folder.")
+    return path
+
 
 def digest(raw: bytes) -> bytes:
     """16 bytes that are equal where the content is."""
@@ -27,7 +61,8 @@ class ImageFiles:
     """n image files, indexed like a (n, 3, S, S) uint8 tensor: ``files[3]`` is (3, S, S), ``files[rows]`` (B, 3, S, S).
 
     Nothing is opened before it is asked for, and nothing is kept. The largest square in the middle of a picture is
-    scaled to S x S; grey pictures get three equal channels. Several are decoded at once, in threads.
+    scaled to S x S, upright as its camera says; grey pictures get three equal channels, 16 bits a channel become 8.
+    Several are decoded at once, in threads.
 
     Args:
         root: folder at which the paths start.
@@ -37,8 +72,8 @@ class ImageFiles:
     """
 
     def __init__(self, root: str | Path, paths: Sequence[str], size: int, where: Callable[[int], str] | None = None):
-        self.root, self.paths, self.size = Path(root), paths, check_whole("size", size, 1)
-        self.where = where or (lambda row: f"image {row}")
+        self.root, self.paths, self.size = Path(root).expanduser(), paths, check_whole("size", size, 1)
+        self.where = where or paths.__getitem__
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -74,12 +109,22 @@ class ImageFiles:
         try:
             with Image.open(path) as image:
                 image.draft("RGB", (self.size, self.size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
-                square = ImageOps.fit(image.convert("RGB"), (self.size, self.size), Image.Resampling.BICUBIC)
+                upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+                square = ImageOps.fit(upright, (self.size, self.size), Image.Resampling.BICUBIC)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(
                 f"{self.where(row)}: {path} is no picture, or is damaged or cut short ({error})."
             ) from error
         return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # (3, S, S)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16 bits a channel -> 8; Pillow by itself would cut off whatever is above 255."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels have 32 bits, of no agreed range (mode {image.mode}); save it with 8 or 16")
+    return image
 
 
 @cache

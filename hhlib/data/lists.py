@@ -4,9 +4,11 @@ Every code base of the field reads them (the format is HashNet's, Cao et al., IC
 the queries, `train.txt` and `database.txt`, with a multi-hot label of one width.
 """
 
+import codecs
 import gzip
 import posixpath
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 
 from hhlib.common import atomic
-from hhlib.data.files import ImageFiles
+from hhlib.data.files import ImageFiles, Places, clean_path
 from hhlib.data.splits import Part, Pool, Split, given_split
 
 #: The three files and the part that each holds.
@@ -66,12 +68,16 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
         ValueError: for the first fault, with file and line: another number of labels, a label other than 0 and 1, no
             label at all, a path that is absolute or leaves the root, the same path twice.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     numbered = [(i, line.strip()) for i, line in enumerate(_raw_lines(path), start=1)]
     numbered = [(i, line) for i, line in numbered if line]
     if not numbered:
         raise ValueError(f"{path} lists no image.")
     width = len(classes) if classes else len(_trailing_labels(numbered[0][1]))
+    if width == 1:
+        raise ValueError(
+            f"{path.name} has one number a line, but a label is a 0 or 1 for each class: class 2 of 3 is written 0 0 1."
+        )
     names, text = [], bytearray()
     for number, line in numbered:
         name, labels = _cut(line, width) or _cut(b" ".join(line.split()), width) or (b"", b"")
@@ -85,10 +91,12 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
         number, line = numbered[int(np.argmin(good))]
         raise ValueError(f"{path.name} line {number}: {_what_is_wrong(line, width)}")
     lines = np.array([number for number, _ in numbered])
-    paths = [_clean(name, path, number) for name, number in zip(names, lines, strict=True)]
-    _check_no_repeat(paths, lines, path)
+    paths = [_decoded(name, f"{path.name} line {line}") for name, line in zip(names, lines, strict=True)]
     names = list(classes) if classes else [str(i) for i in range(width)]
-    return ImageList(path, paths, flags[..., 1] - ord("0"), names, lines, path.parent if root is None else Path(root))
+    root = path.parent if root is None else Path(root).expanduser()
+    listed = ImageList(path, paths, flags[..., 1] - ord("0"), names, lines, root)
+    _check_no_repeat(paths, listed, str)
+    return listed
 
 
 def write_list(path: str | Path, paths: list[str], labels: np.ndarray) -> None:
@@ -98,9 +106,12 @@ def write_list(path: str | Path, paths: list[str], labels: np.ndarray) -> None:
         paths: n relative paths.
         labels: (n, C) of 0 and 1.
     """
-    path, labels = Path(path), np.asarray(labels)
+    path, labels = Path(path).expanduser(), np.asarray(labels)
     if labels.shape[:1] != (len(paths),) or labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
         raise ValueError(f"labels have shape {labels.shape}, but {len(paths)} paths need ({len(paths)}, C) of 0 and 1.")
+    for name in paths:
+        if name != clean_path(name, path.name) or name != name.strip() or "\n" in name:
+            raise ValueError(f"{path.name}: the path {name!r} would not be read back as it is written.")
     text = np.full((*labels.shape, 2), ord(" "), dtype=np.uint8)
     text[..., 1] = labels + ord("0")
     raw = b"".join(name.encode() + row.tobytes() + b"\n" for name, row in zip(paths, text, strict=True))
@@ -132,10 +143,10 @@ def read_lists(
         FileNotFoundError: if one of the files is missing.
         ValueError: for a fault in a list (see `read_list`), an image with two different labels, an unknown path.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     if classes is None and (folder / "classes.txt").is_file():
-        classes = (folder / "classes.txt").read_text().splitlines()
-    lists = {part: read_list(_find(folder, name), classes=classes) for part, name in LIST_NAMES.items()}
+        classes = _text(folder / "classes.txt").strip().splitlines()
+    lists = {part: read_list(file, classes=classes) for part, file in find_lists(folder).items()}
     classes = classes or lists["train"].classes
     for listed in lists.values():
         if listed.classes != classes:
@@ -149,7 +160,7 @@ def read_lists(
 
 def write_lists(split: Split, folder: str | Path) -> None:
     """Write a split as the three list files and `classes.txt`; `read_lists` gives it back."""
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     for name, part in split.parts().items():
         paths = [part.pool.path(row) for row in part.rows.tolist()]
         write_list(folder / LIST_NAMES[name], paths, part.labels.numpy())
@@ -157,24 +168,37 @@ def write_lists(split: Split, folder: str | Path) -> None:
         draft.write_text("\n".join(split.classes) + "\n")
 
 
-def _find(folder: Path, name: str) -> Path:
-    found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-    if not found:
-        raise FileNotFoundError(
-            f"{folder / name} is not there (nor {name}.gz); a split is test.txt (the queries), train.txt, database.txt."
-        )
-    return found[0]
+def find_lists(folder: Path) -> dict[str, Path]:
+    """The three list files in a folder, by part; raises FileNotFoundError for the first that is missing."""
+    found = {}
+    for part, name in LIST_NAMES.items():
+        found[part] = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+        if not found[part]:
+            raise FileNotFoundError(
+                f"{folder / name} is not there (nor {name}.gz); a split is test.txt (the queries), train.txt and "
+                "database.txt."
+            )
+    return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8 text ({error}).") from error
 
 
 def _pool_of(lists: dict[str, ImageList], root: str | Path, size: int) -> Pool:
     """One pool of all images that any list names, each once, in the order of their first mention."""
+    every = list(lists.values())
     first = {}  # path -> (list, row) of its first mention
-    for listed in lists.values():
+    for number, listed in enumerate(every):
         for row, path in enumerate(listed.paths):
-            first.setdefault(path, (listed, row))
-    paths, places = list(first), list(first.values())
-    labels = np.stack([listed.labels[row] for listed, row in places])
-    files = ImageFiles(root, paths, size, where=lambda row: places[row][0].where(places[row][1]))
+            first.setdefault(path, (number, row))
+    paths, which = list(first), np.array([number for number, _ in first.values()])
+    labels = np.stack([every[number].labels[row] for number, row in first.values()])
+    lines = np.array([every[number].lines[row] for number, row in first.values()])
+    files = ImageFiles(root, paths, size, Places([listed.source.name for listed in every], which, lines))
     return Pool(files, torch.from_numpy(labels), lists["train"].classes, flip=True, paths=paths)
 
 
@@ -192,6 +216,7 @@ def _rows(listed: ImageList, pool: Pool, place: dict[str, int]) -> np.ndarray:
     if (rows < 0).any():
         row = int(np.argmax(rows < 0))
         raise ValueError(f"{listed.where(row)}: the data set has no image {listed.paths[row]!r}.")
+    _check_no_repeat(rows.tolist(), listed, pool.path)
     differs = (pool.labels.numpy()[rows] != listed.labels).any(axis=1)
     if differs.any():
         row = int(np.argmax(differs))
@@ -202,7 +227,8 @@ def _rows(listed: ImageList, pool: Pool, place: dict[str, int]) -> np.ndarray:
 def _raw_lines(path: Path) -> list[bytes]:
     raw = path.read_bytes()
     try:
-        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).split(b"\n")
+        text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        return text.removeprefix(codecs.BOM_UTF8).split(b"\n")
     except (OSError, EOFError) as error:
         raise ValueError(f"{path} is a gzip file that is damaged or cut short.") from error
 
@@ -233,20 +259,18 @@ def _what_is_wrong(line: bytes, width: int) -> str:
     return f"a label is {odd[0]!r}, but it must be 0 or 1."
 
 
-def _clean(name: bytes, path: Path, number: int) -> str:
-    """The path as it is compared and joined: "./a//b.jpg" -> "a/b.jpg"; refuses what leaves the root."""
+def _decoded(name: bytes, place: str) -> str:
     try:
-        text = name.decode()
+        return clean_path(name.decode(), place)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} line {number}: the path {name!r} is not UTF-8 text.") from error
-    text = posixpath.normpath(text.replace("\\", "/"))
-    if text.startswith(("/", "../")) or text in ("..", ".") or text[1:2] == ":":
-        raise ValueError(f"{path.name} line {number}: the path {name.decode()!r} leaves the images' root folder.")
-    return text
+        raise ValueError(f"{place}: the path {name!r} is not UTF-8 text.") from error
 
 
-def _check_no_repeat(paths: list[str], lines: np.ndarray, path: Path) -> None:
+def _check_no_repeat(images: list, listed: ImageList, name: Callable) -> None:
+    """Raise ValueError if an image, whatever it is known by, stands on two lines of a list."""
     first = {}
-    for name, number in zip(paths, lines, strict=True):
-        if first.setdefault(name, number) != number:
-            raise ValueError(f"{path.name} line {number}: {name!r} stands on line {first[name]} already.")
+    for image, line in zip(images, listed.lines, strict=True):
+        if first.setdefault(image, line) != line:
+            raise ValueError(
+                f"{listed.source.name} line {line}: {name(image)!r} stands on line {first[image]} already."
+            )

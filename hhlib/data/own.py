@@ -5,12 +5,16 @@ What the three lists are for: a *query* is a picture somebody searches with; the
 """
 
 import csv
+import numbers
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from hhlib.data.files import ImageFiles
+from hhlib.common import check_whole
+from hhlib.data.files import ImageFiles, Places, clean_path
 from hhlib.data.splits import Part, Pool, Split, given_split, hold_out
 
 PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}  #: endings that count as pictures
@@ -18,6 +22,8 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}  
 
 def folder_pool(root: str | Path, *, size: int = 224, flip: bool = True) -> Pool:
     """All pictures under a folder; a picture's class is the first folder on its path, `root/cat/1.jpg` -> "cat".
+
+    Links to folders are followed. Says so if files are left out because of their ending.
 
     Args:
         size: side to which the pictures are cut and scaled, in pixels.
@@ -30,12 +36,34 @@ def folder_pool(root: str | Path, *, size: int = 224, flip: bool = True) -> Pool
     root = Path(root).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}.")
-    inside = (path.relative_to(root) for path in sorted(root.rglob("*")) if path.suffix.lower() in PICTURES)
-    paths = [path.as_posix() for path in inside if not any(part.startswith(".") for part in path.parts)]
+    files = _files_below(root)
+    paths = [path for path in files if os.path.splitext(path)[1].lower() in PICTURES]
+    left_out = [path for path in files if os.path.splitext(path)[1].lower() not in PICTURES and "/" in path]
+    if left_out:
+        endings = sorted({os.path.splitext(path)[1] or "none" for path in left_out})
+        warnings.warn(
+            f"{root}: {len(left_out)} files are left out because of their endings ({', '.join(endings)}), the first is "
+            f"{left_out[0]}.",
+            stacklevel=2,
+        )
     loose = [path for path in paths if "/" not in path]
     if loose:
         raise ValueError(f"{loose[0]} lies in {root} itself, but each picture must lie in the folder of its class.")
-    return _pool(root, paths, [[path.split("/")[0]] for path in paths], size, flip, where=lambda row: paths[row])
+    return _pool(root, paths, [[path.split("/")[0]] for path in paths], size, flip, where=None)
+
+
+def _files_below(root: Path) -> list[str]:
+    """All files that are not hidden, relative to `root`, sorted; each folder once, whatever links say."""
+    found, seen = [], set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if (real := os.path.realpath(folder)) in seen:
+            inner.clear()
+            continue
+        seen.add(real)
+        paths = (Path(folder, name) for name in names if not name.startswith("."))
+        found += [path.relative_to(root).as_posix() for path in paths if path.is_file()]
+    return sorted(found)
 
 
 def table_pool(
@@ -51,10 +79,20 @@ def table_pool(
 
     Raises:
         FileNotFoundError: if a picture is missing; says in which line it stands.
-        ValueError: if a column is missing, a path is empty or stands twice, or there are fewer than two labels.
+        ValueError: if a column is missing, a line has more fields than the head, a path is empty, stands twice or
+            leaves the root, or there are fewer than two labels.
     """
     table = Path(table).expanduser()
     root = table.parent if root is None else Path(root).expanduser()
+    if not separator:
+        raise ValueError("separator is '', but it must be what stands between two labels, such as ';'.")
+    try:
+        return _read_table(table, root, size, separator, flip)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} is no CSV file in UTF-8 ({error}).") from error
+
+
+def _read_table(table: Path, root: Path, size: int, separator: str, flip: bool) -> Pool:
     paths, labels, lines = [], [], {}
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -62,16 +100,20 @@ def table_pool(
             raise ValueError(f"{table.name} has the columns {reader.fieldnames}, but it needs path and labels.")
         for entry in reader:
             path, place = (entry["path"] or "").strip(), f"{table.name} line {reader.line_num}"
-            if not path or path in lines:
-                raise ValueError(
-                    f"{place}: " + (f"{path} stands on line {lines[path]} already." if path else "no path.")
-                )
+            if not path:
+                raise ValueError(f"{place}: no path.")
+            if None in entry:
+                raise ValueError(f"{place}: more fields than the head names; put labels between quotes, or use ';'.")
+            path = clean_path(path, place)
+            if path in lines:
+                raise ValueError(f"{place}: {path} stands on line {lines[path]} already.")
             if not (root / path).is_file():
                 raise FileNotFoundError(f"{place}: there is no file {root / path}.")
             lines[path] = reader.line_num
             paths.append(path)
             labels.append([name for word in (entry["labels"] or "").split(separator) if (name := word.strip())])
-    return _pool(root, paths, labels, size, flip, where=lambda row: f"{table.name} line {lines[paths[row]]}")
+    where = Places([table.name], np.zeros(len(paths), int), list(lines.values()))
+    return _pool(root, paths, labels, size, flip, where)
 
 
 def split_pool(
@@ -90,6 +132,7 @@ def split_pool(
         ValueError: if a number is out of range, or nothing is left for the database.
     """
     total = len(pool.labels)
+    check_whole("seed", seed, 0)
     q, t = _count("query", query, total), _count("train", train, total)
     if q + t >= total:
         raise ValueError(f"query and train take {q} + {t} of {total} pictures, but the database needs some too.")
@@ -115,9 +158,13 @@ def split_unseen(
         ValueError: for a class that is not there, or if no class is left on one side.
     """
     classes = pool.classes
-    if isinstance(unseen, float):
+    check_whole("seed", seed, 0)
+    if isinstance(unseen, str):
+        unseen = [unseen]
+    if isinstance(unseen, numbers.Real):
         drawn = np.random.default_rng(seed).permutation(len(classes))[: _count("unseen", unseen, len(classes))]
         unseen = [classes[i] for i in sorted(drawn)]
+    unseen = list(unseen)
     for given in unseen:
         if given not in classes:
             raise ValueError(f"unseen names {given!r}, but the classes are {', '.join(classes)}.")
@@ -127,7 +174,9 @@ def split_unseen(
     labels = pool.labels.numpy().astype(bool)
     has_hidden, has_known = labels[:, hidden].any(axis=1), labels[:, ~hidden].any(axis=1)
     strange = Part(pool, np.flatnonzero(has_hidden & ~has_known))
-    share = _count("query", query, len(strange)) / max(1, len(strange))
+    if len(strange) < 2:
+        raise ValueError(f"only {len(strange)} pictures show unseen classes alone, but there must be 2 or more.")
+    share = _count("query", query, len(strange)) / len(strange)
     database, queries = hold_out(strange, share, seed)
     training = Part(pool, np.flatnonzero(has_known & ~has_hidden))
     about = "Queries and database show only classes that training never sees."
@@ -147,9 +196,11 @@ def _pool(root, paths, names, size, flip, where) -> Pool:
 
 def _count(name: str, wanted: int | float, total: int) -> int:
     """A number of pictures or a share of them -> a number."""
-    if isinstance(wanted, bool) or not (0 < wanted < 1 if isinstance(wanted, float) else 1 <= wanted < total):
+    whole = isinstance(wanted, numbers.Integral)
+    usable = isinstance(wanted, numbers.Real | np.floating) and not isinstance(wanted, bool)
+    if not usable or not (1 <= wanted < total if whole else 0 < wanted < 1):
         raise ValueError(f"{name} is {wanted!r}, but it must be a number from 1 to {total - 1}, or a share like 0.1.")
-    count = round(wanted * total) if isinstance(wanted, float) else int(wanted)
+    count = int(wanted) if whole else round(float(wanted) * total)
     if not count:
         raise ValueError(f"{name} is {wanted!r} of {total}, which is none.")
     return count

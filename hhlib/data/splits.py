@@ -1,6 +1,7 @@
 """Query, training and database set: what they are made of, and what must never overlap."""
 
 import hashlib
+import numbers
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hhlib.common import check_whole
 from hhlib.data.files import ImageFiles
 
 
@@ -185,9 +187,13 @@ def hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
     data stays balanced.
 
     Args:
-        fraction: share that is held out, from 0 to below 1; each label combination gives its share, rounded down.
+        fraction: share that is held out, from 0 to below 1; each label combination gives its share to within one image.
+
+    Raises:
+        ValueError: for another fraction or seed.
     """
-    if not 0 <= fraction < 1:
+    check_whole("seed", seed, 0)
+    if not isinstance(fraction, numbers.Real | np.floating) or not 0 <= fraction < 1:
         raise ValueError(f"validation is {fraction!r}, but it must be at least 0 and below 1.")
     rng = np.random.default_rng([seed, 1])  # 1: another stream than the split's
     order = rng.permutation(len(part))

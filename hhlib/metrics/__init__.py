@@ -12,7 +12,7 @@ Codes and labels come in as NumPy arrays; this room knows nothing of networks.
 from hhlib.metrics import conventions
 from hhlib.metrics.codes import code_quality
 from hhlib.metrics.curves import hits_at, mean_distances, ndcg, ramap, within_radius
-from hhlib.metrics.evaluation import evaluate, leave_one_out_map
+from hhlib.metrics.evaluation import chance, evaluate, leave_one_out_map
 from hhlib.metrics.pairs import Counts, count, hamming, multi_hot, pack_signs
 from hhlib.metrics.precision import DENOMINATORS, average_precision, harmonic
 from hhlib.metrics.statistics import by_class, compare, interval
@@ -22,6 +22,7 @@ __all__ = [
     "Counts",
     "average_precision",
     "by_class",
+    "chance",
     "code_quality",
     "compare",
     "conventions",

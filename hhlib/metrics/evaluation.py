@@ -94,6 +94,16 @@ def evaluate(
     }
 
 
+def chance(query_labels, database_labels, *, topk: int | None = None) -> float:
+    """Expected mAP@k of codes that know nothing: all images tied, in random order.
+
+    It lies a little above the share of right images, because AP looks at the ranks of hits only.
+    """
+    none = [np.zeros((len(labels), 1)) for labels in (query_labels, database_labels)]
+    arguments = none[0], query_labels, none[1], database_labels
+    return evaluate(*arguments, topk=topk, database_order=False)["map"]["expected"]
+
+
 def leave_one_out_map(codes: np.ndarray, labels: np.ndarray) -> float:
     """Expected mAP of one set of at least 2 images, each a query whose database is all the others; see `evaluate`.
 

@@ -48,10 +48,12 @@ def fit(
         `run`, with run.json, history.csv, timing.csv, model.safetensors and training_state.pt.
 
     Raises:
-        ValueError: for a bad value, or if the folder holds a run with other parameters.
+        ValueError: for a bad value, a query that stands in another part, or if the folder holds a run with other
+            parameters.
         FloatingPointError: if the loss is no longer finite; the last epoch's state stays on disk.
     """
     check_parameters(method=method, network=network_name, bits=bits, seed=seed)
+    data.check_disjoint(split)
     device = choose_device(device)
     precision = choose_precision(precision, device)
     fit_part, validation = data.hold_out(split.train, recipe.validation, seed)

@@ -13,13 +13,6 @@ from hhlib.data.download import Archive
 from hhlib.data.splits import Pool, one_hot
 
 FOLDER = "cifar-10-batches-py"
-#: The official archive; it is unpacked beside itself and makes `FOLDER`.
-ARCHIVE = Archive(
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    megabytes=170,
-    makes=[FOLDER],
-    md5="c58f30108f718f92721af3b95e74349a",
-)
 #: file -> its MD5 in the official archive, in the order in which the images are pooled
 FILES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -29,6 +22,13 @@ FILES = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
+#: The official archive; it is unpacked beside itself and makes `FOLDER`.
+ARCHIVE = Archive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    megabytes=170,
+    makes=[f"{FOLDER}/{name}" for name in FILES],
+    md5="c58f30108f718f92721af3b95e74349a",
+)
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 #: All that a pickled NumPy array asks for, under NumPy's old and new module names
@@ -66,7 +66,7 @@ def cifar10(root: Path) -> Pool:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}: unpack {ARCHIVE.url} there, or load with download=True."
+            f"{folder} lacks {', '.join(missing)}: unpack {ARCHIVE.url} in {folder.parent}, or load with download=True."
         )
     files = [(folder / name).read_bytes() for name in FILES]
     changed = [n for n, raw in zip(FILES, files, strict=True) if hashlib.md5(raw).hexdigest() != FILES[n]]
