@@ -80,12 +80,12 @@ def similar_images(query, images, shared, titles: list[str]) -> Figure:
     return figure
 
 
-def stacked_counts(ax: Axes, counts: dict[str, np.ndarray], classes: list[str]) -> None:
-    """Images of each class in each set, on top of each other: set -> (C,). Many classes are left unnamed."""
-    place, bottom = np.arange(len(classes)), np.zeros(len(classes))
-    for part, count in counts.items():
-        ax.bar(place, count, bottom=bottom, label=part, color=SETS[part], linewidth=0 if len(classes) > 25 else 1)
-        bottom += count
+def grouped_counts(ax: Axes, counts: dict[str, np.ndarray], classes: list[str]) -> None:
+    """Images of each class in each set, side by side, for sets may overlap: set -> (C,). Many classes stay unnamed."""
+    width = 0.8 / len(counts)
+    for number, (part, count) in enumerate(counts.items()):
+        place = np.arange(len(classes)) + (number - (len(counts) - 1) / 2) * width
+        ax.bar(place, count, width, label=part, color=SETS[part], linewidth=0)
     _name_classes(ax, "x", classes)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 

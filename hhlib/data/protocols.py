@@ -23,7 +23,13 @@ PROTOCOLS = {
         2_100, 10_500, "rest+train", True, f"NUS-WIDE, its 21 most frequent concepts. {_IN_DATABASE}", 193_734, 5_000
     ),
     "nuswide_21_m": Protocol(
-        2_100, 10_500, "rest+train", True, f"The same concepts on NUS-WIDE-m. {_IN_DATABASE}", None, 5_000
+        2_100,
+        10_500,
+        "rest+train",
+        True,
+        f"The same concepts on NUS-WIDE-m, another collection of the pictures. {_IN_DATABASE}",
+        None,
+        5_000,
     ),
     "nuswide_81_m": Protocol(
         5_000, 10_000, "rest+train", False, f"NUS-WIDE-m, all 81 concepts. {_IN_DATABASE}", 168_692, 5_000

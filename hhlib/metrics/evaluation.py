@@ -70,7 +70,7 @@ def evaluate(
     n_t, r_t = counts.n_t, counts.r_t
     ap = average_precision(n_t, r_t, k, denominator)
     if database_order:
-        sums, hits = in_database_order(*arrays, n_t, k)
+        sums, hits = in_database_order(*arrays, n_t, r_t, k)
         fixed = fixed_divisor(r_t, k, denominator)
         ap["database_order"] = divide(sums, hits if fixed is None else fixed)
     radius = within_radius(n_t, r_t)

@@ -84,31 +84,69 @@ def _ones(x):
     return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-# The database lies word by word, (words, n), so that the loops below run over neighbours in memory and become vector
-# instructions. They fill a block of `n` images from `first` on, for query i.
+# The database lies word by word, (words, n), so that these loops run over neighbours in memory. Each is a function of
+# its own on plain rows: that is what the compiler turns into vector instructions. They fill a block for one query.
 
 
-@njit(inline="always")
-def _distances(codes, i, database, first, n, out):
+@njit
+def _distances(code, database, first, n, out):
+    """out[:n] = Hamming distances of the images from `first` on."""
+    _differences(code[0], database[0][first : first + n], out[:n], False)
+    for word in range(1, len(code)):
+        _differences(code[word], database[word][first : first + n], out[:n], True)
+
+
+@njit
+def _shared_labels(labels, database, first, n, out):
+    """out[:n] = how many labels each image shares."""
     out[:n] = 0
-    for word in range(codes.shape[1]):
-        mine, theirs = codes[i, word], database[word, first : first + n]
-        for j in range(n):
+    for word in range(len(labels)):
+        if labels[word]:
+            _common(labels[word], database[word][first : first + n], out[:n])
+
+
+@njit
+def _differences(mine, theirs, out, add):
+    if add:
+        for j in range(len(theirs)):
             out[j] += _ones(mine ^ theirs[j])
+    else:
+        for j in range(len(theirs)):
+            out[j] = _ones(mine ^ theirs[j])
 
 
-@njit(inline="always")
-def _shared_labels(labels, i, database, first, n, out, count):
-    """How many labels each image shares with query i or, without `count`, only whether it shares any (not 0)."""
-    out[:n] = 0
-    for word in range(labels.shape[1]):
-        mine, theirs = labels[i, word], database[word, first : first + n]
-        if mine and count:
-            for j in range(n):
-                out[j] += _ones(mine & theirs[j])
-        elif mine:
-            for j in range(n):
-                out[j] |= mine & theirs[j]
+@njit
+def _common(mine, theirs, out):
+    for j in range(len(theirs)):
+        out[j] += _ones(mine & theirs[j])
+
+
+@njit
+def _cells(distance, shared):
+    """distance[j] = 2 * distance + whether a label is shared: the number of the counter."""
+    for j in range(len(distance)):  # uint64 throughout: numba makes floats of uint64 and a plain 2
+        distance[j] = (distance[j] << np.uint64(1)) + min(shared[j], np.uint64(1))
+
+
+@njit
+def _tally(cell, one, two, three, four):
+    """Count cells, in four tables: the same counter twice in a row would have to wait for its own last addition."""
+    n = len(cell)
+    for j in range(0, n - 3, 4):
+        one[cell[j]] += 1
+        two[cell[j + 1]] += 1
+        three[cell[j + 2]] += 1
+        four[cell[j + 3]] += 1
+    for j in range(n - n % 4, n):
+        one[cell[j]] += 1
+
+
+@njit
+def _is_relevant(labels, database, j):
+    common = np.uint64(0)
+    for word in range(len(labels)):
+        common |= labels[word] & database[word, j]
+    return common != 0
 
 
 @njit(parallel=True, cache=True)
@@ -117,14 +155,14 @@ def _count(q, q_labels, d, d_labels, bits):
     counts = np.zeros((len(q), bits + 1, 2), np.int64)
     for i in prange(len(q)):
         distance, shared = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
-        found = np.zeros((4, bits + 1, 2), np.int64)  # four, because a counter must not wait for its own last addition
+        tables = np.zeros((4, 2 * bits + 2), np.int64)
         for first in range(0, d.shape[1], BLOCK):
             n = min(BLOCK, d.shape[1] - first)
-            _distances(q, i, d, first, n, distance)
-            _shared_labels(q_labels, i, d_labels, first, n, shared, False)
-            for j in range(n):
-                found[j & 3, distance[j], np.int64(shared[j] != 0)] += 1
-        counts[i] = found.sum(axis=0)
+            _distances(q[i], d, first, n, distance)
+            _shared_labels(q_labels[i], d_labels, first, n, shared)
+            _cells(distance[:n], shared[:n])
+            _tally(distance[:n], tables[0], tables[1], tables[2], tables[3])
+        counts[i] = tables.sum(axis=0).reshape(bits + 1, 2)
     return counts
 
 
@@ -136,37 +174,65 @@ def _count_gains(q, q_labels, d, d_labels, bits, most):
         distance, shared = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
         for first in range(0, d.shape[1], BLOCK):
             n = min(BLOCK, d.shape[1] - first)
-            _distances(q, i, d, first, n, distance)
-            _shared_labels(q_labels, i, d_labels, first, n, shared, True)
+            _distances(q[i], d, first, n, distance)
+            _shared_labels(q_labels[i], d_labels, first, n, shared)
             for j in range(n):
                 counts[i, distance[j], shared[j]] += 1
     return counts
 
 
+@njit
+def _up_to(distance, last, out):
+    """out = places in the block whose distance is at most `last`; -> how many. Without a branch: each is written."""
+    n = 0
+    for j in range(len(distance)):
+        out[n] = j
+        n += distance[j] <= last
+    return n
+
+
+@njit(error_model="numpy")
+def _walk(distance, relevant, ranks, hits, topk):
+    """Go on in the list with these images, in database order. -> sum of precisions, hits among the first k."""
+    total, found = 0.0, 0
+    for j in range(len(distance)):
+        t = np.int64(distance[j])
+        rank = ranks[t] + 1
+        ranks[t] = rank
+        if relevant[j] and rank <= topk:
+            hits[t] += 1
+            found += 1
+            total += hits[t] / np.float64(rank)
+    return total, found
+
+
 @njit(parallel=True, cache=True)
-def _sum_in_order(q, q_labels, d, d_labels, n_t, topk):
-    """Walk the list that a stable sort gives, without sorting: an image's rank is where its group starts, plus how
-    many of its group came before it in the database. -> sum of precisions, hits, among the first k: (Q,) each."""
-    sums, hits = np.zeros(len(q)), np.zeros(len(q), np.int64)
+def _sum_in_order(q, q_labels, d, d_labels, n_t, r_t, topk):
+    """Walk the list that a stable sort gives, without sorting.
+
+    An image's rank is where its group starts, plus how many of its group came before it in the database; the hits up to
+    it likewise. -> sum of precisions, hits, among the first k: (Q,) each.
+    """
+    sums, found = np.zeros(len(q)), np.zeros(len(q), np.int64)
     for i in prange(len(q)):
-        distance, shared = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
-        free = np.zeros(n_t.shape[1], np.int64)  # the next rank of each group, from 0
-        free[1:] = np.cumsum(n_t[i])[:-1]
-        relevant = np.zeros(topk, np.bool_)  # by rank
+        distance, relevant = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.uint64)
+        near = np.empty(BLOCK, np.int64)
+        ranks, hits = np.cumsum(n_t[i]) - n_t[i], np.cumsum(r_t[i]) - r_t[i]  # so far, in each group
+        last = np.uint64(np.searchsorted(ranks, topk) - 1)  # the distance at which the cut falls
         for first in range(0, d.shape[1], BLOCK):
             n = min(BLOCK, d.shape[1] - first)
-            _distances(q, i, d, first, n, distance)
-            _shared_labels(q_labels, i, d_labels, first, n, shared, False)
-            for j in range(n):
-                rank = free[distance[j]]
-                free[distance[j]] += 1
-                if rank < topk:
-                    relevant[rank] = shared[j] != 0
-        for rank in range(topk):
-            if relevant[rank]:
-                hits[i] += 1
-                sums[i] += hits[i] / (rank + 1)
-    return sums, hits
+            _distances(q[i], d, first, n, distance)
+            if topk == d.shape[1]:
+                _shared_labels(q_labels[i], d_labels, first, n, relevant)
+            else:  # few are near enough: look at their labels only
+                n = _up_to(distance[:n], last, near)
+                for j in range(n):
+                    distance[j] = distance[near[j]]
+                    relevant[j] = _is_relevant(q_labels[i], d_labels, first + near[j])
+            total, count = _walk(distance[:n], relevant[:n], ranks, hits, topk)
+            sums[i] += total
+            found[i] += count
+    return sums, found
 
 
 # --- the doors -----------------------------------------------------------------------------------------------------
@@ -195,13 +261,13 @@ def count(query_codes, query_labels, database_codes, database_labels, bits: int,
     return Counts(n_t, n_t - table[:, :, 0], table @ gains.astype(float), table @ (2.0**gains - 1), shared)
 
 
-def in_database_order(query_codes, query_labels, database_codes, database_labels, n_t, topk: int):
+def in_database_order(query_codes, query_labels, database_codes, database_labels, n_t, r_t, topk: int):
     """Sum of precisions and number of hits among the first k of the list in which ties stand in database order.
 
     Returns:
         (Q,) float64, (Q,) int64.
     """
-    return _sum_in_order(*_laid_out(query_codes, query_labels, database_codes, database_labels), n_t, topk)
+    return _sum_in_order(*_laid_out(query_codes, query_labels, database_codes, database_labels), n_t, r_t, topk)
 
 
 def _laid_out(query_codes, query_labels, database_codes, database_labels):

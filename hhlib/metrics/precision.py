@@ -10,12 +10,16 @@ against enumeration of all orders in the tests.
 """
 
 import numpy as np
+from numba import njit, prange
 
 from hhlib.common import check_choice
 
 #: What AP@k divides by: the relevant images found among the first k (the field's way), the most that could have been
 #: found there, min(k, all relevant), or all relevant ones.
 DENOMINATORS = ("found", "reachable", "all")
+#: What `average_precision` gives.
+ORDERS = ("expected", "best", "worst")
+FOUND = -1  #: stands for a divisor that depends on the order
 
 
 def harmonic(n: int) -> np.ndarray:
@@ -73,12 +77,12 @@ def average_precision(
     fixed = fixed_divisor(r_t, k, denominator)
     ap = {name: divide(s, found if fixed is None else fixed) for name, s in sums.items()}
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
-    for query, t in zip(*np.nonzero(~whole & (k > N) & (n_t > 0)), strict=True):
-        group = N[query, t], R[query, t], n_t[query, t], r_t[query, t]
-        before = {name: s[query] for name, s in sums.items()}
-        divisor = None if fixed is None else fixed[query]
-        for name, value in _cut_group(*group, k, before, divisor, H, log_factorial).items():
-            ap[name][query] = value
+    query, t = np.nonzero(~whole & (k > N) & (n_t > 0))  # the group that the cut divides, where one is
+    group = (part[query, t] for part in (N, R, n_t, r_t))
+    before = np.stack([sums[name][query] for name in ORDERS])
+    divisor = np.full(len(query), FOUND) if fixed is None else fixed[query]
+    for name, values in zip(ORDERS, _cut_groups(*group, k, before, divisor, H, log_factorial), strict=True):
+        ap[name][query] = values
     return ap
 
 
@@ -94,18 +98,33 @@ def divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.zeros(np.broadcast_shapes(np.shape(a), np.shape(b))), where=np.asarray(b) > 0)
 
 
-def _cut_group(N, R, n, r, k, before, divisor, H, log_factorial) -> dict[str, float]:
-    """AP@k of one query whose cut k falls inside a group of n images, r relevant, behind N with R relevant.
+@njit(parallel=True, cache=True)
+def _cut_groups(N, R, n, r, k, before, divisor, H, log_factorial):
+    """AP@k of queries whose cut k falls inside a group of n images, r relevant, behind N with R relevant: (C,) each.
 
-    q = k - N of the group are kept; the number m of relevant ones among them is hypergeometric(n, r, q). `before` are
-    the sums of precisions up to the group; `divisor` None divides by what was found.
+    q = k - N of the group are kept; the number m of relevant ones among them is hypergeometric(n, r, q). `before`,
+    (3, C), are the sums of precisions up to the group; the formulas are those of `_mixed` and `_first`. -> (3, C) in
+    the order of `ORDERS`.
     """
-    q = k - N
-    m = np.arange(max(0, q - (n - r)), min(r, q) + 1)
-    found = np.maximum(R + m if divisor is None else divisor, 1)  # where it is 0 the sums are 0 too
-    choose = lambda a, b: log_factorial[a] - log_factorial[b] - log_factorial[a - b]  # noqa: E731
-    weight = np.exp(choose(r, m) + choose(n - r, q - m) - choose(n, q))
-    expected = (before["expected"] + _mixed(N, R, np.full_like(m, q), m, H)) / found
-    best = (before["best"] + _first(N, R, m, H)) / found
-    worst = (before["worst"] + _first(N + q - m, R, m, H)) / found
-    return {"expected": float(weight @ expected / weight.sum()), "best": float(best.max()), "worst": float(worst.min())}
+    ap = np.zeros((3, len(N)))
+    for i in prange(len(N)):
+        q = k - N[i]
+        D = H[k] - H[N[i]]
+        all_ways = log_factorial[n[i]] - log_factorial[q] - log_factorial[n[i] - q]
+        mean, weights, best, worst = 0.0, 0.0, 0.0, np.inf
+        for m in range(max(0, q - (n[i] - r[i])), min(r[i], q) + 1):
+            among_relevant = log_factorial[r[i]] - log_factorial[m] - log_factorial[r[i] - m]
+            others = n[i] - r[i]
+            among_others = log_factorial[others] - log_factorial[q - m] - log_factorial[others - (q - m)]
+            weight = np.exp(among_relevant + among_others - all_ways)
+            by = max(R[i] + m if divisor[i] == FOUND else divisor[i], 1)  # where it is 0 the sums are 0 too
+            pairs = (m - 1) / (q - 1) if q > 1 else 0.0
+            mixed = m / q * ((R[i] + 1) * D + pairs * (q - (N[i] + 1) * D))
+            first = m + (R[i] - N[i]) * (H[N[i] + m] - H[N[i]])
+            last = m + (R[i] - (k - m)) * (H[k] - H[k - m])
+            mean += weight * (before[0, i] + mixed) / by
+            weights += weight
+            best = max(best, (before[1, i] + first) / by)
+            worst = min(worst, (before[2, i] + last) / by)
+        ap[0, i], ap[1, i], ap[2, i] = mean / weights, best, worst
+    return ap
