@@ -124,6 +124,21 @@ def test_compiled_loops_and_matrix_products_count_what_naive_loops_count(bits, c
         assert (getattr(products, name) == expected).all(), name
 
 
+@pytest.mark.parametrize("database", [pairs.BLOCK - 1, pairs.BLOCK, 2 * pairs.BLOCK + 3])
+@pytest.mark.parametrize("single", [True, False])
+def test_more_images_than_a_block_are_counted_and_walked_as_by_naive_ways(database, single):
+    qc, ql, dc, dl = random_case(2, bits=70, queries=3, database=database, classes=70)
+    if single:
+        ql, dl = (np.eye(70, dtype=int)[labels.argmax(axis=1)] for labels in (ql, dl))
+    packed = metrics.pack_signs(qc), ql, metrics.pack_signs(dc), dl
+    compiled, products = metrics.count(*packed, 70), metrics.count(*packed, 70, device="cpu:0")
+    for name in vars(compiled):
+        assert (getattr(compiled, name) == getattr(products, name)).all(), name
+    for topk in (None, 900):
+        order = metrics.evaluate(qc, ql, dc, dl, topk=topk)["map"]["database_order"]
+        assert order == pytest.approx(naive_map(qc, ql, dc, dl, topk=topk), abs=1e-12)
+
+
 def test_single_labels_give_the_same_counts_as_the_general_way():
     qc, _, dc, _ = random_case(1)
     rng = np.random.default_rng(1)
