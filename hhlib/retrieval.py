@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hhlib.common import check_bits, check_choice, check_whole
+from hhlib.common import check_choice, check_whole
 from hhlib.data import Part, loader, normalise
-from hhlib.metrics import pack_signs
+from hhlib.metrics import pack_signs, unpack_bits
 
 
 def pack(z: Tensor | np.ndarray) -> np.ndarray:
@@ -19,7 +19,7 @@ def pack(z: Tensor | np.ndarray) -> np.ndarray:
 
 def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
     """Packed codes (n, ceil(K/8)) uint8 -> (n, K) int8 of -1 and +1."""
-    return np.unpackbits(codes, axis=1, count=check_bits(bits)).astype(np.int8) * 2 - 1
+    return unpack_bits(codes, bits).astype(np.int8) * 2 - 1
 
 
 @torch.inference_mode()

@@ -94,10 +94,8 @@ def load(
         find_lists(resolve(lists))
     if download:
         sources.fetch_archives(name, folder)
-    in_memory = name in sources.MEMORY
-    source = name.split("-")[0] if in_memory else name  # the protocols of CIFAR-10 share their images
-    if in_memory:
-        pool = _in_memory(source, folder)
+    if name in sources.MEMORY:
+        pool = _in_memory(name.split("-")[0], folder)  # the protocols of CIFAR-10 share their images
     else:
         side = size or FILE_SIZE
         pool = sources.pool_of(name, folder, side)

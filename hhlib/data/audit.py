@@ -115,8 +115,12 @@ def near_duplicates(query: Part, other: Part, *, threshold: float = NEAR) -> lis
     Returns:
         (index in query, index in other, similarity), for the nearest other image of each query that has one.
     """
+    return _nearest(query, _small(query), other, threshold)
+
+
+def _nearest(query: Part, small: Tensor, other: Part, threshold: float) -> list[tuple[int, int, float]]:
+    """`near_duplicates` for queries that are shrunk already: small (Q, 3, 8, 8)."""
     there, pairs = _comparable(_small(other)), []  # (n, 192)
-    small = _small(query)
     here = _comparable(small), _comparable(small.flip(-1))
     for start in range(0, len(query), 500):
         block = torch.maximum(*(side[start : start + 500] @ there.T for side in here))  # (B, n)
@@ -140,7 +144,8 @@ def _comparable(small: Tensor) -> Tensor:
 
 
 def _near_counts(split: Split) -> dict[str, int | None]:
-    counts = {f"query/{other}": len(near_duplicates(split.query, split.parts()[other])) for _, other in PAIRS[:2]}
+    small, others = _small(split.query), {"train": split.train, "database": split.database}  # queries are read once
+    counts = {f"query/{name}": len(_nearest(split.query, small, part, NEAR)) for name, part in others.items()}
     return counts | {"train/database": None}
 
 

@@ -197,7 +197,7 @@ def _pool(root, paths, names, size, flip, where) -> Pool:
 def _count(name: str, wanted: int | float, total: int) -> int:
     """A number of pictures or a share of them -> a number."""
     whole = isinstance(wanted, numbers.Integral)
-    usable = isinstance(wanted, numbers.Real | np.floating) and not isinstance(wanted, bool)
+    usable = isinstance(wanted, numbers.Real) and not isinstance(wanted, bool)
     if not usable or not (1 <= wanted < total if whole else 0 < wanted < 1):
         raise ValueError(f"{name} is {wanted!r}, but it must be a number from 1 to {total - 1}, or a share like 0.1.")
     count = int(wanted) if whole else round(float(wanted) * total)

@@ -193,7 +193,7 @@ def hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
         ValueError: for another fraction or seed.
     """
     check_whole("seed", seed, 0)
-    if not isinstance(fraction, numbers.Real | np.floating) or not 0 <= fraction < 1:
+    if not isinstance(fraction, numbers.Real) or not 0 <= fraction < 1:
         raise ValueError(f"validation is {fraction!r}, but it must be at least 0 and below 1.")
     rng = np.random.default_rng([seed, 1])  # 1: another stream than the split's
     order = rng.permutation(len(part))

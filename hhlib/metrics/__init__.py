@@ -13,7 +13,8 @@ from hhlib.metrics import conventions
 from hhlib.metrics.codes import code_quality
 from hhlib.metrics.curves import hits_at, mean_distances, ndcg, ramap, within_radius
 from hhlib.metrics.evaluation import chance, evaluate, leave_one_out_map
-from hhlib.metrics.pairs import Counts, count, hamming, multi_hot, pack_signs
+from hhlib.metrics.packing import hamming, multi_hot, pack_signs, unpack_bits
+from hhlib.metrics.pairs import Counts, count
 from hhlib.metrics.precision import DENOMINATORS, average_precision, harmonic
 from hhlib.metrics.statistics import by_class, compare, interval
 
@@ -38,5 +39,6 @@ __all__ = [
     "ndcg",
     "pack_signs",
     "ramap",
+    "unpack_bits",
     "within_radius",
 ]

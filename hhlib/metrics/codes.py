@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hhlib.metrics.pairs import pack_signs, unpack_bits
+from hhlib.metrics.packing import pack_signs, unpack_bits
 
 
 def code_quality(codes: np.ndarray, *, bits: int | None = None) -> dict:

@@ -4,7 +4,8 @@ import numpy as np
 
 from hhlib.common import check_bits, check_choice, check_whole
 from hhlib.metrics.curves import at_ranks, mean_distances, ndcg, ramap, within_radius
-from hhlib.metrics.pairs import Counts, count, in_database_order, multi_hot, pack_signs
+from hhlib.metrics.packing import multi_hot, pack_signs
+from hhlib.metrics.pairs import Counts, count, in_database_order
 from hhlib.metrics.precision import average_precision, divide, fixed_divisor
 
 LOOKUP_RADIUS = 2  #: bits; the radius at which the field reports hash lookup
@@ -99,9 +100,11 @@ def chance(query_labels, database_labels, *, topk: int | None = None) -> float:
 
     It lies a little above the share of right images, because AP looks at the ranks of hits only.
     """
-    none = [np.zeros((len(labels), 1)) for labels in (query_labels, database_labels)]
-    arguments = none[0], query_labels, none[1], database_labels
-    return evaluate(*arguments, topk=topk, database_order=False)["map"]["expected"]
+    topk = None if topk is None else check_whole("topk", topk, 1)
+    alike = [np.zeros((len(labels), 1)) for labels in (query_labels, database_labels)]
+    bits, arrays = checked(alike[0], query_labels, alike[1], database_labels, None)
+    counts = count(*arrays, bits)
+    return float(average_precision(counts.n_t, counts.r_t, topk)["expected"].mean())
 
 
 def leave_one_out_map(codes: np.ndarray, labels: np.ndarray) -> float:

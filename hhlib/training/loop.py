@@ -71,11 +71,11 @@ def fit(
     else:
         start_afresh(run, record)
 
+    as_input = partial(data.normalise, mean=mean, std=std, size=split.image_size)
     bar = tqdm(total=recipe.epochs, initial=len(state.history), unit="epoch", disable=not live)
     for epoch in range(len(state.history), recipe.epochs):
         start = time.perf_counter()
         _set_image_side(state, split.image_size, epoch, recipe)
-        as_input = partial(data.normalise, mean=mean, std=std, size=split.image_size)
         row = train_epoch(accelerator, state, epoch, seed, recipe, as_input, split.flip)
         if len(validation) and _is_validated(epoch, recipe):
             row["validation_map"] = _validate(state.net, validation, mean, std, precision)
