@@ -83,6 +83,7 @@ def average_precision(
     divisor = np.full(len(query), FOUND) if fixed is None else fixed[query]
     for name, values in zip(ORDERS, _cut_groups(*group, k, before, divisor, H, log_factorial), strict=True):
         ap[name][query] = values
+        np.minimum(ap[name], 1, out=ap[name])  # a perfect list came out as 1 + 4e-16, beyond a histogram's last bin
     return ap
 
 
