@@ -144,7 +144,8 @@ def results(query, hits, distances, right, query_title: str, titles: list[str]) 
     figure, axes = plt.subplots(1, k + 1, figsize=(0.85 * (k + 1), 1.5), width_ratios=[1.25] + [1] * k)
     picture(axes[0], query, f"query\n{wrap(query_title)}", frame=QUERY)
     for ax, image, distance, good, title in zip(axes[1:], hits, distances, right, titles, strict=True):
-        picture(ax, image, f"{distance} bit{'s' * (distance != 1)}\n{wrap(title)}", frame=RIGHT if good else WRONG)
+        near = "1 bit" if distance == 1 else f"{distance} bits"
+        picture(ax, image, f"{near}\n{wrap(title)}", frame=RIGHT if good else WRONG)
         ax.set_xlabel("right" if good else "wrong", fontsize=8, color=RIGHT if good else WRONG)
     return figure
 

@@ -198,7 +198,7 @@ def test_extremes():
     codes, same = np.ones((4, 8)), np.array([0, 0, 1, 1])
     tied = metrics.evaluate(codes, same, codes, same)["map"]
     assert tied["best"] == 1.0
-    perfect = metrics.average_precision(*2 * [np.arange(1, 500)[:, None] * [1, 3, 7]])
+    perfect = metrics.average_precision(*2 * [np.array([[4, 1], [30, 1]])])
     assert all((ap == 1.0).all() for ap in perfect.values()), "not a hair above"
     assert tied["worst"] == pytest.approx((1 / 3 + 2 / 4) / 2)
     nobody = metrics.evaluate(codes, np.zeros((4, 2)), codes, np.ones((4, 2)))
