@@ -5,6 +5,7 @@ runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
     history.csv           one line an epoch; timing.csv: its seconds, apart, so that history is the same in a re-run
     model.safetensors     the chosen weights (best on the validation part)
     training_state.pt     where training stands, to go on from
+    database_codes.npz    codes that an asymmetric method learnt for the database
     codes.npz             packed codes and labels of query and database set
     metrics.json          the scores
     figures/, notebooks/  what the notebooks drew; their executed copies, as .ipynb and .html
@@ -115,6 +116,19 @@ class Run:
         """Packed codes and labels: query_codes, query_labels, database_codes, database_labels, bits."""
         with np.load(self.need("codes.npz", "notebook 04_retrieval_evaluation"), allow_pickle=False) as stored:
             return dict(stored)
+
+    def database_codes(self) -> np.ndarray | None:
+        """Packed codes (n, bytes) that an asymmetric method learnt for the database; None for other methods."""
+        path = self.path / "database_codes.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            return stored["codes"]
+
+    def save_database_codes(self, packed: np.ndarray) -> None:
+        """Store what `database_codes` reads."""
+        with atomic(self.path / "database_codes.npz") as draft:
+            np.savez_compressed(draft, codes=packed)
 
     def save_codes(self, **arrays: np.ndarray) -> None:
         """Store what `codes` reads."""

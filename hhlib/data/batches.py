@@ -5,7 +5,7 @@ import os
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from hhlib.common import check_whole
 from hhlib.data.files import ImageFiles
@@ -22,6 +22,7 @@ def loader(
     drop_last: bool = False,
     device: str = "cpu",
     workers: int | None = None,
+    rows: Tensor | None = None,
 ) -> DataLoader:
     """Whole batches of a part, ``(images (B, 3, S, S) uint8, labels (B, C) uint8, index (B,) int64)``, on the CPU.
 
@@ -33,13 +34,14 @@ def loader(
         device: "cuda" pins the batches' memory, so that they are copied while the GPU works.
         workers: processes that open pictures ahead of time. None takes one a usable core, at most 8, for pictures on
             disk, and none for images in memory, which need no more than an index.
+        rows: use these rows of the part only, (m,) int64; `index` still counts in the whole part.
     """
     if workers is None:
         on_disk = isinstance(part.pool.images, ImageFiles)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         workers = min(MOST_WORKERS, cores) if on_disk else 0
     return DataLoader(
-        part,
+        part if rows is None else Subset(part, rows.tolist()),
         batch_size=check_whole("batch_size", batch_size, 1),
         shuffle=shuffle,
         drop_last=drop_last,

@@ -1,10 +1,11 @@
 """The HybridHash network: its parts (`model`), its sizes by name (`presets`), weights from elsewhere (`weights`)."""
 
-from hhlib.network.model import VARIANTS, BlockTokenAttention, HashLayer, HybridHash, Interaction
+from hhlib.network.model import HEADS, VARIANTS, BlockTokenAttention, HashLayer, HybridHash, Interaction
 from hhlib.network.presets import PRESETS, create, names
 from hhlib.network.weights import MatchReport, load_nest, load_released, load_weights
 
 __all__ = [
+    "HEADS",
     "PRESETS",
     "VARIANTS",
     "BlockTokenAttention",

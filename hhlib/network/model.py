@@ -15,6 +15,7 @@ Two variants, because the released code is not what the paper describes:
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from hhlib.common import check_bits, check_choice
 
 VARIANTS = ("paper", "released")
+HEADS = ("linear", "normalised", "divide")
 
 
 class BlockTokenAttention(nn.Module):
@@ -91,25 +93,51 @@ class Interaction(nn.Module):
         return F.max_pool2d(self.norm(y), kernel_size=3, stride=2, padding=1)  # (B, C_out, h/2, h/2)
 
 
+class DivideAndEncode(nn.Module):
+    """K slices of r features each, and one linear map a slice: each bit sees its own features only.
+
+    Lai et al., "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015, section 3.2.
+    """
+
+    def __init__(self, bits: int, slice_length: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(bits, slice_length) / math.sqrt(slice_length))
+        self.bias = nn.Parameter(torch.zeros(bits))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, K * r) -> (B, K)."""
+        slices = F.relu(features).unflatten(1, self.weight.shape)  # (B, K, r)
+        return (slices * self.weight).sum(dim=2) + self.bias
+
+
 class HashLayer(nn.Module):
     """From the last feature map to K real numbers, one a bit. No squashing: each loss brings its own.
 
     With one token a block, the global branch attends over a single token: its softmax is 1, so the branch is a linear
     map of the mean feature vector, added everywhere.
+
+    Args:
+        head: what comes last, one of `HEADS`: "linear" (the paper's), "normalised" (over the batch, bit by bit) or
+            "divide" (see `DivideAndEncode`); the losses say which they need.
     """
 
-    def __init__(self, dim: int, bits: int, grid: int, pool: int, heads: int, variant: str):
+    SLICE = 50  #: features a bit of the "divide" head, as in the network files of its authors
+
+    def __init__(self, dim: int, bits: int, grid: int, pool: int, heads: int, variant: str, head: str):
         super().__init__()
         self.conv_row = nn.Conv2d(dim, dim, kernel_size=(1, 3), padding=(0, 1))
         self.conv_column = nn.Conv2d(dim, dim, kernel_size=(3, 1), padding=(1, 0))
         self.tokens = BlockTokenAttention(dim, grid, pool, heads, variant)
-        self.to_bits = nn.Conv2d(dim, bits, kernel_size=1)
+        self.to_bits = nn.Conv2d(dim, bits * self.SLICE if head == "divide" else bits, kernel_size=1)
+        lasts = {"linear": nn.Identity, "normalised": partial(nn.BatchNorm1d, bits)}
+        lasts["divide"] = partial(DivideAndEncode, bits, self.SLICE)
+        self.last = lasts[head]()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, b, b) -> z (B, K)."""
         x = self.conv_column(self.conv_row(x)) + self.tokens(x)  # (B, C, b, b)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)  # (B, C, ceil(b/2), ceil(b/2))
-        return self.to_bits(x).mean(dim=(2, 3))  # (B, K)
+        return self.last(self.to_bits(x).mean(dim=(2, 3)))  # (B, K)
 
 
 class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apache-2.0", tags=["deep-hashing"]):
@@ -128,6 +156,7 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         tokens_per_block: 1 as released, or 4 (the finer pooling that the authors' code mentions; needs an even b).
         global_branch: False leaves out the interaction modules' global branch, for ablations.
         in_chans: channels of the input image.
+        head: the last step of the hash layer, one of `HEADS`; see `HashLayer`.
 
     Raises:
         ValueError: for a bad value, in one sentence that says what is allowed.
@@ -148,11 +177,13 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         tokens_per_block: int = 1,
         global_branch: bool = True,
         in_chans: int = 3,
+        head: str = "linear",
     ):
         check_bits(bits)
         _check_sizes(embed_dims, num_heads, depths, interaction_heads)
         edge = _block_edge(img_size, patch_size)  # b
         _check_choices(variant, tokens_per_block, edge, drop_path_rate)
+        check_choice("head", head, HEADS)
         super().__init__(
             img_size=img_size,
             in_chans=in_chans,
@@ -166,6 +197,7 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
             norm_layer=LayerNorm,
         )
         self.bits, self.variant, self.img_size, self.tokens_per_block = bits, variant, img_size, tokens_per_block
+        self.head_kind = head
         self._head_arguments = dict(
             grid=edge, pool=edge // math.isqrt(tokens_per_block), heads=interaction_heads, variant=variant
         )
@@ -176,7 +208,7 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
                 global_branch=global_branch,
                 **self._head_arguments | dict(grid=edge * 2 ** (3 - i)),
             )
-        self.hash_layer = HashLayer(embed_dims[-1], bits, **self._head_arguments)
+        self.hash_layer = HashLayer(embed_dims[-1], bits, **self._head_arguments, head=head)
         self.init_weights()  # truncated normal with std 0.02, zero biases, as in NesT
 
     @classmethod
@@ -217,7 +249,8 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new, random hash layer of `num_classes` bits (timm's name for "another task, same backbone")."""
         self.bits = check_bits(num_classes)
-        self.hash_layer = HashLayer(self.num_features, self.bits, **self._head_arguments).to(self.norm.weight.device)
+        layer = HashLayer(self.num_features, self.bits, **self._head_arguments, head=self.head_kind)
+        self.hash_layer = layer.to(self.norm.weight.device)
 
 
 def _block_edge(img_size: int, patch_size: int) -> int:

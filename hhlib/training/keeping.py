@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -18,13 +19,14 @@ from hhlib.training.recipes import Recipe
 
 @dataclass
 class State:
-    """Everything that changes while training."""
+    """Everything that changes while training; copy: the network's slowly moving copy, where the loss wants one."""
 
     net: nn.Module
     loss: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler
     loader: DataLoader
+    copy: nn.Module | None
     history: list[dict]
     timing: list[dict]
 
@@ -57,13 +59,22 @@ def _differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, 
 
 def start_afresh(run: Run, record: dict) -> None:
     """Write run.json, after what an earlier training left is gone: a stop from here on never mixes two runs."""
-    for name in ("training_state.pt", "model.safetensors", "history.csv", "timing.csv", "codes.npz", "metrics.json"):
+    for name in (
+        "training_state.pt",
+        "model.safetensors",
+        "history.csv",
+        "timing.csv",
+        "codes.npz",
+        "metrics.json",
+        "database_codes.npz",
+    ):
         (run.path / name).unlink(missing_ok=True)
     write_json(run.path / "run.json", record | surroundings())
 
 
 def _parts(state: State) -> dict:
-    return {name: getattr(state, name) for name in ("net", "loss", "optimizer", "schedule")}
+    parts = {name: getattr(state, name) for name in ("net", "loss", "optimizer", "schedule", "copy")}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def restore(state: State, stored: dict) -> None:
@@ -82,6 +93,8 @@ def save(state: State, run: Run, recipe: Recipe) -> None:
         weights = state.net.state_dict()
         with atomic(run.path / "model.safetensors") as draft:
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft)
+    if (codes := state.loss.database_codes()) is not None:
+        run.save_database_codes(np.packbits(codes.cpu().numpy() > 0, axis=1))
     with atomic(run.path / "history.csv") as draft:
         pd.DataFrame(state.history).to_csv(draft, index=False)
     with atomic(run.path / "timing.csv") as draft:

@@ -5,11 +5,13 @@ import time
 from dataclasses import asdict
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from hhlib import data, losses, metrics, network, retrieval
@@ -56,7 +58,7 @@ def fit(
     data.check_disjoint(split)
     device = choose_device(device)
     precision = choose_precision(precision, device)
-    fit_part, validation = data.hold_out(split.train, recipe.validation, seed)
+    fit_part, validation = _parts(split, method, recipe, seed)
     parameters = dict(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
     record = _record(split, fit_part, validation, parameters, recipe, device, precision)
     mean, std = record["data"]["mean"], record["data"]["std"]
@@ -69,6 +71,7 @@ def fit(
         _set_image_side(state, split.image_size, len(earlier["history"]) - 1, recipe)
         restore(state, earlier)
     else:
+        objective.prepare(fit_part.labels)
         start_afresh(run, record)
 
     as_input = partial(data.normalise, mean=mean, std=std, size=split.image_size)
@@ -76,7 +79,7 @@ def fit(
     for epoch in range(len(state.history), recipe.epochs):
         start = time.perf_counter()
         _set_image_side(state, split.image_size, epoch, recipe)
-        row = train_epoch(accelerator, state, epoch, seed, recipe, as_input, split.flip)
+        row = train_epoch(accelerator, state, epoch, seed, recipe, as_input, split.flip, fit_part)
         if len(validation) and _is_validated(epoch, recipe):
             row["validation_map"] = _validate(state.net, validation, mean, std, precision)
         state.history.append(row)
@@ -88,16 +91,28 @@ def fit(
     return run
 
 
+def _parts(split: data.Split, method: str, recipe: Recipe, seed: int) -> tuple[data.Part, data.Part]:
+    """What is trained on, and what is held out to choose the epoch.
+
+    Asymmetric methods learn a code for each database image, so the database is what they train on, and none of it can
+    be held out: they keep the last epoch.
+    """
+    if losses.METHODS[method].family == "asymmetric":
+        return split.database, split.database.subset(np.arange(0))
+    return data.hold_out(split.train, recipe.validation, seed)
+
+
 def _record(split, fit_part, validation, parameters: dict, recipe: Recipe, device: str, precision: str) -> dict:
     """What run.json holds: all that a repeat needs, except the versions and the machine."""
-    bits = parameters["bits"]
+    bits, head = parameters["bits"], losses.METHODS[parameters["method"]].head
     mean, std = data.channel_statistics(fit_part)
     sizes = dict(sizes=split.sizes, trained_on=len(fit_part), validation=len(validation))
     return {
         "parameters": parameters | {"recipe": asdict(recipe), "precision": precision},
         "model": dict(
             preset=parameters["network"], bits=bits, img_size=split.image_size, drop_path_rate=recipe.drop_path
-        ),
+        )
+        | ({} if head == "linear" else {"head": head}),
         "loss": dict(name=parameters["method"], bits=bits, num_classes=len(split.classes), train_size=len(fit_part))
         | recipe.loss,
         "data": sizes
@@ -119,18 +134,30 @@ def _accelerator(device: str, precision: str, seed: int) -> Accelerator:
 
 def _prepare(accelerator: Accelerator, net, objective, part, recipe: Recipe) -> State:
     """Optimizer, schedule and loader, placed on the device by accelerate."""
-    optimizer = torch.optim.AdamW(_parameter_groups(net, recipe), lr=recipe.learning_rate, fused=True)
-    batch_size = min(recipe.batch_size, len(part))
-    device = accelerator.device.type
-    loader = data.loader(part, batch_size=batch_size, shuffle=True, drop_last=True, device=device)
-    steps = recipe.epochs * len(loader)
+    optimizer = torch.optim.AdamW(_parameter_groups(net, objective, recipe), lr=recipe.learning_rate, fused=True)
+    loader = _loader(accelerator, part, recipe)
+    steps = recipe.epochs * max(1, objective.images_an_epoch // recipe.batch_size)
     rise = recipe.warmup if recipe.warmup * steps > 1 else 0.0  # OneCycleLR divides by zero where it rises for one step
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise
     )
     net = net.to(memory_format=torch.channels_last)
-    net, optimizer, schedule, loader = accelerator.prepare(net, optimizer, schedule, loader)
-    return State(net, objective.to(accelerator.device), optimizer, schedule, loader, history=[], timing=[])
+    net, optimizer, schedule = accelerator.prepare(net, optimizer, schedule)
+    objective = objective.to(accelerator.device)
+    copy = None
+    if objective.momentum is not None:
+        copy = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(objective.momentum), use_buffers=True)
+    return State(net, objective, optimizer, schedule, loader, copy, history=[], timing=[])
+
+
+def _loader(accelerator: Accelerator, part: data.Part, recipe: Recipe, rows=None):
+    """Shuffled batches of a part, or of some of its rows; the last, smaller one is left out."""
+    batch_size = min(recipe.batch_size, len(part if rows is None else rows))
+    return accelerator.prepare(
+        data.loader(
+            part, batch_size=batch_size, shuffle=True, drop_last=True, device=accelerator.device.type, rows=rows
+        )
+    )
 
 
 def _set_image_side(state: State, full: int, epoch: int, recipe: Recipe) -> None:
@@ -145,6 +172,8 @@ def _set_image_side(state: State, full: int, epoch: int, recipe: Recipe) -> None
         group["params"] = [new.get(id(parameter), parameter) for parameter in group["params"]]
     for before in old:
         state.optimizer.state.pop(before, None)
+    if state.copy is not None:
+        state.copy.module.set_input_size(side)
 
 
 def _is_validated(epoch: int, recipe: Recipe) -> bool:
@@ -153,20 +182,27 @@ def _is_validated(epoch: int, recipe: Recipe) -> bool:
     return due and epoch >= recipe.small_epochs
 
 
-def _parameter_groups(net: nn.Module, recipe: Recipe) -> list[dict]:
-    """Matrices and kernels decay; biases, norms and position embeddings do not."""
-    decays = [p for name, p in net.named_parameters() if p.ndim > 1 and "pos_embed" not in name]
-    stays = [p for name, p in net.named_parameters() if p.ndim == 1 or "pos_embed" in name]
+def _parameter_groups(net: nn.Module, objective: nn.Module, recipe: Recipe) -> list[dict]:
+    """Matrices and kernels decay; biases, norms and position embeddings do not. Some losses have parameters too."""
+    parameters = [*net.named_parameters(), *objective.named_parameters()]
+    decays = [p for name, p in parameters if p.ndim > 1 and "pos_embed" not in name]
+    stays = [p for name, p in parameters if p.ndim == 1 or "pos_embed" in name]
     return [{"params": decays, "weight_decay": recipe.weight_decay}, {"params": stays, "weight_decay": 0.0}]
 
 
-def train_epoch(accelerator: Accelerator, state: State, epoch: int, seed: int, recipe: Recipe, as_input, flip) -> dict:
+def train_epoch(
+    accelerator: Accelerator, state: State, epoch: int, seed: int, recipe: Recipe, as_input, flip: bool, part: data.Part
+) -> dict:
     """One pass over the training images -> the epoch's line of the history. as_input: uint8 -> what the net sees."""
     # Seeded by epoch: a resumed run draws what an uninterrupted one would have drawn.
     torch.manual_seed(seed * 1_000_003 + epoch)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    rows = state.loss.start_epoch(epoch)
+    if rows is not None:
+        state.loader = _loader(accelerator, part, recipe, rows)
     state.loader.set_epoch(epoch)
     state.net.train()
+    state.loss.train()
     total, gap, ones = 0.0, 0.0, 0.0
     for images, labels, index in state.loader:
         images = data.augment(images, shift=recipe.shift, flip=flip, erase=recipe.erase, generator=generator)
@@ -174,15 +210,21 @@ def train_epoch(accelerator: Accelerator, state: State, epoch: int, seed: int, r
         if epoch < recipe.small_epochs:
             images = F.avg_pool2d(images, 2)  # (B, 3, S/2, S/2)
         z = state.net(images)  # (B, K)
+        if state.loss.remembers:
+            with torch.no_grad():
+                state.loss.remember(state.copy(images), index)
         loss = state.loss(z, labels, index)
         state.optimizer.zero_grad()
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(state.net.parameters(), recipe.clip)
+        accelerator.clip_grad_norm_([*state.net.parameters(), *state.loss.parameters()], recipe.clip)
         state.optimizer.step()
         state.schedule.step()
+        if state.copy is not None:
+            state.copy.update_parameters(state.net)
         total += loss.detach()
         gap += (1 - torch.tanh(z.detach()).abs()).mean()
         ones += (z.detach() >= 0).float().mean(dim=0)
+    state.loss.end_epoch(epoch, last=epoch + 1 == recipe.epochs)
     steps = len(state.loader)
     if not math.isfinite(total):
         raise FloatingPointError(

@@ -1,0 +1,193 @@
+"""Target codes for classes, far apart: Hadamard rows, random balanced codes, and a search that reaches a bound."""
+
+import math
+
+import numpy as np
+
+from hhlib.common import check_bits, check_whole
+
+
+def distances(H: np.ndarray) -> np.ndarray:
+    """Hamming distances between all rows of H (C, K) of -1 and +1: (C, C) int64."""
+    return ((H.shape[1] - H.astype(np.int64) @ H.T.astype(np.int64)) // 2).astype(np.int64)
+
+
+def least_distance(H: np.ndarray) -> int:
+    """The smallest distance between two different rows; K for a single row."""
+    if len(H) < 2:
+        return H.shape[1]
+    return int(distances(H)[~np.eye(len(H), dtype=bool)].min())
+
+
+def hadamard(bits: int) -> np.ndarray:
+    """Sylvester's matrix (K, K) of -1 and +1, K a power of two: any two rows differ in exactly K / 2 bits."""
+    if check_bits(bits) & (bits - 1):
+        raise ValueError(f"bits is {bits}, but Sylvester's Hadamard matrix needs a power of two.")
+    H = np.ones((1, 1))
+    while len(H) < bits:
+        H = np.block([[H, H], [H, -H]])
+    return H
+
+
+def csq_centers(bits: int, num_classes: int, rng: np.random.Generator, draws: int = 1000) -> np.ndarray:
+    """CSQ's centers (C, K): rows of [H; -H] while there are enough, the rest random.
+
+    Random rows have K/2 ones; of up to `draws` sets, the first that is far enough apart (least distance above K/4,
+    mean at least K/2) is taken, otherwise the one with the largest least distance. (Yuan et al., CVPR 2020, section 3;
+    the authors' code fills all rows at random where the Hadamard matrix is too small.)
+
+    If no draw is without two equal centers, any different codes.
+
+    Raises:
+        ValueError: if there are fewer different codes than classes.
+    """
+    check_whole("num_classes", num_classes, 1)
+    _check_room(bits, num_classes)
+    fixed = np.empty((0, bits))
+    if bits & (bits - 1) == 0:
+        H = hadamard(bits)
+        fixed = np.concatenate([H, -H])[:num_classes]
+    best, distance = None, -1
+    for _ in range(draws):
+        H = np.concatenate([fixed, _balanced(num_classes - len(fixed), bits, rng)])
+        least = least_distance(H)
+        if least > distance:
+            best, distance = H, least
+        if len(fixed) == num_classes or (least > bits / 4 and _mean_distance(H) >= bits / 2):
+            break
+    return best if distance > 0 else different(bits, num_classes, rng)
+
+
+def _balanced(count: int, bits: int, rng: np.random.Generator) -> np.ndarray:
+    """Random rows with K // 2 ones each, (count, K)."""
+    row = np.where(np.arange(bits) < bits // 2, 1.0, -1.0)
+    return rng.permuted(np.tile(row, (count, 1)), axis=1)
+
+
+def _mean_distance(H: np.ndarray) -> float:
+    return float(distances(H)[~np.eye(len(H), dtype=bool)].mean()) if len(H) > 1 else float(H.shape[1])
+
+
+def different(bits: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Random codes (C, K) of -1 and +1, each bit by a coin; those that repeat an earlier one are drawn again."""
+    _check_room(bits, check_whole("num_classes", num_classes, 1))
+    H = np.empty((0, bits))
+    while len(H) < num_classes:
+        H = np.concatenate([H, rng.choice([-1.0, 1.0], (num_classes - len(H), bits))])
+        H = H[np.sort(np.unique(H, axis=0, return_index=True)[1])]
+    return H
+
+
+def _check_room(bits: int, num_classes: int) -> None:
+    if num_classes > 2 ** check_bits(bits):
+        raise ValueError(
+            f"num_classes is {num_classes}, but {bits} bits have only {2**bits} codes, and each class needs its own."
+        )
+
+
+def bound(bits: int, num_classes: int) -> int:
+    """d*: the least d for which balls of radius d - 1 around C codes of K bits would fill all 2^K codes.
+
+    The Gilbert-Varshamov bound promises C codes that are d* - 1 apart; d* itself is usually reached by search.
+    """
+    d, volume = 0, 0
+    while volume * num_classes < 2**bits:
+        volume += math.comb(bits, d)
+        d += 1
+    return d
+
+
+def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, sweeps: int = 3) -> np.ndarray:
+    """MDSHC's centers (C, K) of -1 and +1: at least d* = `bound` apart where the search gets there.
+
+    Center after center is moved, with the others fixed, to where it is far from their mean and at least d* from each
+    (`_move`). The set with the largest least distance is kept. Starts from `csq_centers` where K is a power of two
+    (which for C <= 2K are further apart than d* already), otherwise at random. Wang et al., "Deep Hashing with
+    Minimal-Distance-Separated Hash Centers", CVPR 2023, and the authors' code, but for two things: there a center that
+    converges early is thrown away, so that 48 bits and 21 classes stay 15 apart; here it is kept, and they reach 19.
+    And where three sweeps do not get there (16 bits and 81 classes take 30, minutes), single bits are flipped.
+
+    Args:
+        sweeps: passes over the centers at most.
+    """
+    _check_room(bits, check_whole("num_classes", num_classes, 1))
+    wanted = bound(bits, num_classes)
+    H = rng.choice([-1.0, 1.0], (num_classes, bits))
+    if bits & (bits - 1) == 0:
+        H[: 2 * bits] = np.concatenate([hadamard(bits), -hadamard(bits)])[:num_classes]
+    best = H.copy()
+    for _ in range(sweeps):
+        if least_distance(best) >= wanted:
+            break
+        before = H.copy()
+        for c in rng.permutation(num_classes):
+            others = np.delete(H, c, axis=0)
+            moved = _move(others, bits - 2 * wanted, rng)
+            if _spread(moved, others) > _spread(H[c], others):
+                H[c] = moved
+        if least_distance(H) > least_distance(best):
+            best = H.copy()
+        if (before == H).all():
+            break
+    return flipped(best, wanted, rng)
+
+
+def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 20_000) -> np.ndarray:
+    """Flip single bits of centers H (C, K) until all are `wanted` apart, or for a number of steps -> the best set.
+
+    Each step takes a center that is too near another and flips the bit that lowers the sum of [wanted - d]_+^2 most;
+    one step in twenty, any bit.
+    """
+    H, best = H.copy(), H.copy()
+    d = distances(H)
+    np.fill_diagonal(d, H.shape[1])
+    for _ in range(steps):
+        near = np.flatnonzero((d < wanted).any(axis=1))
+        if not len(near):
+            return H
+        c = rng.choice(near)
+        change = np.where(H[c] == H, 1, -1)  # (C, K): the distance to each center after a flip of each bit
+        missing = np.maximum(wanted - (d[c][:, None] + change), 0)
+        missing[c] = 0
+        bit = rng.integers(H.shape[1]) if rng.random() < 0.05 else (missing**2).sum(axis=0).argmin()
+        d[c] += change[:, bit]
+        d[c, c] = H.shape[1]
+        d[:, c] = d[c]
+        H[c, bit] *= -1
+        if d.min() > least_distance(best):
+            best = H.copy()
+    return best
+
+
+def _spread(x: np.ndarray, others: np.ndarray) -> float:
+    """How well a center lies: mean + least - variance of its distances to the others."""
+    d = (len(x) - others @ x) / 2
+    return d.mean() + d.min() - d.var()
+
+
+def _move(A: np.ndarray, D: float, rng: np.random.Generator) -> np.ndarray:
+    """A code x of -1 and +1 with least mean product with the rows of A (C - 1, K), each product at most D.
+
+    min <a, x>, a the mean row, such that x = z1 in the box [-1, 1]^K, x = z2 on the sphere of radius sqrt(K) (together:
+    x is binary), and A x + z3 = D with z3 >= 0, by an augmented Lagrangian: x in closed form, then projections, then
+    multipliers y, with a penalty rho that grows.
+    """
+    n, K = A.shape
+    a, solve = A.mean(axis=0), np.linalg.inv(2 * np.eye(K) + A.T @ A)
+    x = rng.choice([-1.0, 1.0], K)
+    y1, y2, y3 = rng.random(K), rng.random(K), rng.random(n)
+    rho, step = 1e-5, (1 + math.sqrt(5)) / 2
+    for _ in range(400):  # rho is at its cap after some 320
+        for _ in range(10):
+            z1 = np.clip(x + y1 / rho, -1, 1)
+            z2 = x + y2 / rho
+            z2 *= math.sqrt(K) / max(np.linalg.norm(z2), 1e-12)
+            z3 = np.maximum(D - A @ x - y3 / rho, 0)
+            x = solve @ (rho * (z1 + z2 + A.T @ (D - z3)) - y1 - y2 - A.T @ y3 - a) / rho
+            y1 += step * rho * (x - z1)
+            y2 += step * rho * (x - z2)
+            y3 += step * rho * (A @ x + z3 - D)
+        if max(np.abs(x - z1).max(), np.abs(x - z2).max()) < 1e-3 and (A @ x - D).max() < 1e-3:
+            break  # binary and far enough
+        rho = min(1.09 * rho, 1e7)
+    return np.where(x >= 0, 1.0, -1.0)

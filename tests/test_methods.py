@@ -1,0 +1,173 @@
+"""What every method must do, whatever its formula."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+from toy import INDEX, SEVERAL, U, Y, method
+
+from hhlib import losses, network
+
+NAMES = losses.names()
+BITWISE = [name for name in NAMES if name not in ("csq", "mdshc", "orthohash", "greedyhash", "jldsh_style")]
+
+
+def ready(name, labels=Y, **arguments):
+    """A loss in the middle of a training: prepared, in an epoch in which all of its terms count."""
+    torch.manual_seed(0)
+    loss = method(name, num_classes=labels.shape[1], train_size=len(labels), **arguments)
+    loss.prepare(labels)
+    loss.start_epoch(9)
+    loss.remember(U[: len(labels)], torch.arange(len(labels)))
+    return loss.eval()  # the continuation of hashnet stands still
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("labels", [Y, SEVERAL], ids=["one label", "several"])
+def test_gradients_agree_with_finite_differences(name, labels):
+    loss = ready(name, labels)
+    if name == "greedyhash":  # its gradient is that of the identity, not of the sign: by hand in test_central
+        return
+    z = (U * 0.9 + 0.013).requires_grad_()
+    if isinstance(loss, losses.BankMethod) and name != "mdshc":  # the bank is a constant: hold it fixed
+        masks = loss.write(z, labels, INDEX)
+        loss.write = lambda *_: masks
+    assert torch.autograd.gradcheck(lambda z: loss(z, labels, INDEX), (z,))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_half_precision_outputs_give_a_finite_float32_loss_near_the_exact_one(name, dtype):
+    exact = ready(name)(U, Y, INDEX)
+    loss = ready(name).float()
+    z = U.to(dtype).requires_grad_()
+    value = loss(z, Y, INDEX)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert_close(value.double(), exact, rtol=0.02, atol=0.01)
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(3, 2), torch.ones(3, 2), torch.tensor([[1, 0], [0, 0], [0, 0]])], ids=["none", "all", "one"]
+)
+def test_batches_without_similar_or_dissimilar_pairs_or_labels_are_finite(name, labels):
+    loss, z = ready(name, labels), U.clone().requires_grad_()
+    value = loss(z, labels, INDEX)
+    value.backward()
+    loss.end_epoch(0, last=True)
+    assert value.isfinite()
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=10, deadline=None)
+def test_the_order_of_a_batch_does_not_matter(name, seed):
+    loss = ready(name)
+    order = torch.randperm(3, generator=torch.Generator().manual_seed(seed))
+    value = loss(U, Y, INDEX)
+    assert_close(loss(U[order], Y[order], INDEX[order]), value)
+
+
+@pytest.mark.parametrize("name", BITWISE)
+def test_the_order_of_bits_does_not_matter(name):
+    loss, order = ready(name), torch.tensor([2, 0, 3, 1])
+    value = loss(U, Y, INDEX)
+    for buffer in ("V", "H"):
+        if hasattr(loss, buffer):
+            setattr(loss, buffer, getattr(loss, buffer)[:, order])
+    assert_close(loss(U[:, order], Y, INDEX), value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_resumes(name):
+    """The same values after a detour over state_dict, also in the middle of a round."""
+    torch.manual_seed(1)
+    labels = torch.eye(4)[torch.arange(40) % 4]
+    one, other = (method(name, bits=12, num_classes=4, train_size=40) for _ in range(2))
+    one.prepare(labels)
+    rows = one.start_epoch(0)
+    rows = torch.arange(40) if rows is None else rows
+    z = torch.randn(4, 10, 12, dtype=torch.float64)
+    for step in range(2):
+        index = rows[10 * step : 10 * step + 10]
+        one.remember(z[step], index)
+        one(z[step], labels[index], index)
+    other.load_state_dict(one.state_dict())
+    results = []
+    for loss in (one, other):
+        torch.manual_seed(2)
+        again = loss.start_epoch(1)
+        again = torch.arange(40) if again is None else again
+        values = [loss(z[s], labels[again[10 * s :][:10]], again[10 * s :][:10]) for s in (2, 3)]
+        loss.end_epoch(2, last=False)
+        codes = loss.database_codes()
+        results.append([*values, torch.zeros(0) if codes is None else codes])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("bits", "classes"), [(12, 10), (48, 21), (6, 40)])
+def test_any_code_length_and_number_of_classes(name, bits, classes):
+    """Not a power of two; more classes than 2K."""
+    labels = torch.eye(classes)
+    loss = losses.create(name, bits=bits, num_classes=classes, train_size=classes)
+    loss.prepare(labels)
+    loss.start_epoch(0)
+    assert loss(torch.randn(classes, bits), labels, torch.arange(classes)).isfinite()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_lowers_the_loss(name):
+    loss = ready(name)
+    z = (0.3 * U).requires_grad_()
+    value = loss(z, Y, INDEX)
+    value.backward()
+    assert loss(z.detach() - 1e-4 * z.grad / z.grad.norm(), Y, INDEX) < value or name == "greedyhash"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_and_hyperparameters_are_checked(name):
+    loss = losses.create(name, bits=4, num_classes=2, train_size=3)
+    with pytest.raises(ValueError, match=r"codes \(3, 4\) and labels \(3, 5\) must be \(3, 4\) and \(3, 2\)"):
+        loss(U.float(), torch.zeros(3, 5), INDEX)
+    for argument in ("bits", "num_classes", "train_size"):
+        with pytest.raises(ValueError, match=f"{argument} is 0"):
+            losses.create(name, **dict(bits=4, num_classes=2, train_size=3) | {argument: 0})
+    assert loss.family in ("symmetric", "asymmetric", "central")
+    assert loss.head in network.HEADS
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "cnnh"])
+def test_no_matrix_of_all_training_images_with_each_other(name):
+    """60,000 images: a square matrix would take 14 GB in float32; tensors made here stay below 1 GB."""
+    n = 60_000
+    labels = torch.eye(10)[torch.arange(n) % 10]
+    loss = losses.create(name, bits=16, num_classes=10, train_size=n)
+    loss.prepare(labels)
+    largest = 0
+
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            out = function(*args, **kwargs or {})
+            if isinstance(out, torch.Tensor):
+                largest = max(largest, out.numel())
+            return out
+
+    with Watch():
+        rows = loss.start_epoch(0)
+        index = torch.arange(64) if rows is None else rows[:64]
+        loss(torch.randn(64, 16, requires_grad=True), labels[index], index).backward()
+        if name != "admh_style":  # its step is slow; it uses the same blocks
+            loss.end_epoch(0, last=True)
+    assert 0 < largest < 1 << 28
+
+
+def test_cnnh_refuses_more_images_than_its_matrix_can_hold():
+    with pytest.raises(ValueError, match="train_size is 60000, but cnnh compares all training images"):
+        losses.create("cnnh", bits=16, num_classes=10, train_size=60_000)
