@@ -9,7 +9,7 @@ from toy import INDEX, SEVERAL, U, Y, method
 
 from hhlib import losses, network
 
-NAMES = losses.names()
+NAMES = losses.names(nested=False)
 BITWISE = [name for name in NAMES if name not in ("csq", "mdshc", "orthohash", "greedyhash", "jldsh_style")]
 
 
@@ -171,3 +171,44 @@ def test_no_matrix_of_all_training_images_with_each_other(name):
 def test_cnnh_refuses_more_images_than_its_matrix_can_hold():
     with pytest.raises(ValueError, match="train_size is 60000, but cnnh compares all training images"):
         losses.create("cnnh", bits=16, num_classes=10, train_size=60_000)
+
+
+def test_nested_codes_are_the_mean_over_their_prefixes():
+    torch.manual_seed(0)
+    labels, z, index = torch.eye(3)[torch.arange(9) % 3], torch.randn(9, 8).double(), torch.arange(9)
+    for name in ("hybridhash", "dsh", "hashnet", "dnnh"):
+        loss = method(f"{name}_nested", bits=8, num_classes=3, train_size=9)
+        assert loss.lengths == (2, 4, 6, 8)
+        alone = [method(name, bits=k, num_classes=3, train_size=9)(z[:, :k], labels, index) for k in loss.lengths]
+        assert_close(loss(z, labels, index), torch.stack(alone).mean())
+        assert loss.head == losses.METHODS[name].head
+    chosen = method("cnnh_nested", bits=8, num_classes=3, train_size=9, lengths=(3, 8), regression="raw")
+    chosen.prepare(labels)
+    expected = [(z[:, : part.bits] - part.H).square().mean() for part in chosen.parts]
+    assert_close(chosen(z, labels, index), torch.stack(expected).mean())
+
+
+@pytest.mark.parametrize("lengths", [(), (4,), (8, 4), (4, 4, 8)])
+def test_lengths_must_rise_to_all_bits(lengths):
+    with pytest.raises(ValueError, match=r"but it must rise and end with the 8 bits"):
+        method("dpsh_nested", bits=8, lengths=lengths)
+
+
+def test_only_symmetric_methods_are_nested():
+    assert {name.removesuffix("_nested") for name in set(losses.names()) - set(NAMES)} == {
+        name for name in NAMES if losses.METHODS[name].family == "symmetric"
+    }
+
+
+def test_hyperparameters_are_known_by_name():
+    assert losses.hyperparameters("hybridhash") == {"alpha": 0.5, "unseen": "skip"}
+    assert losses.hyperparameters("adsh") == {"gamma": 200.0, "sample": 2000, "epochs_a_round": 3}
+    assert losses.hyperparameters("admh_style") == {"tau": None, "mu": None} | losses.hyperparameters("adsh")
+    assert set(losses.hyperparameters("hashnet_nested")) == {"lengths", *losses.hyperparameters("hashnet")}
+    with pytest.raises(ValueError, match="beta is no hyper-parameter of csq; those are quantisation"):
+        method("csq", beta=1.0)
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_every_hyperparameter_can_be_given(name):
+    method(name, bits=8, **losses.hyperparameters(name))

@@ -58,6 +58,10 @@ def test_dpsh():
     assert value("dpsh") == pytest.approx(0.481865 + 0.1 * 0.311667, abs=1e-6)
     assert value("dpsh", train_size=4, unseen="dissimilar") == pytest.approx(0.565852, abs=1e-6)
     assert value("dpsh", train_size=4) == value("dpsh")
+    theta, similar = 0.5 * U @ U.T, Y @ Y.T > 0
+    pairs = torch.log1p(theta.exp()) - similar * theta
+    balanced = pairs[similar].mean() + pairs[~similar].mean() + 0.1 * 0.3116667
+    assert value("dpsh", balanced=True) == pytest.approx(balanced.item(), abs=1e-6)
     zero = method("dpsh")(torch.zeros_like(U), Y, INDEX)
     assert zero.item() == pytest.approx(np.log(2) + 0.1)  # the sign of 0 is +1
 

@@ -69,6 +69,34 @@ def test_same_seed_same_history_and_codes(trained, split, tmp_path):
     assert not same(trained, other)
 
 
+@pytest.mark.parametrize("method", losses.names(nested=False))
+def test_every_method_trains_and_goes_on_after_a_stop(method, split, tmp_path, monkeypatch):
+    """Stopped after the fourth epoch: in the middle of an alternating round, and with a moving copy of the network."""
+    loss = {"mdshc": {"pairs_from": 1}, "adsh": {"sample": 20}}.get(method, {})
+    recipe = replace(RECIPE, epochs=5, validate_every=5, loss=loss)
+    whole = fit(split, tmp_path / "whole", recipe=recipe, method=method)
+    save = training.loop.save
+
+    def stop_after_fourth_epoch(state, *arguments):
+        save(state, *arguments)
+        if len(state.history) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(training.loop, "save", stop_after_fourth_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        fit(split, tmp_path / "stopped", recipe=recipe, method=method)
+    monkeypatch.setattr(training.loop, "save", save)
+    resumed = fit(split, tmp_path / "stopped", recipe=recipe, method=method)
+    pd.testing.assert_frame_equal(whole.history(), resumed.history(), check_exact=True)
+    assert same(whole, resumed)
+    learnt = whole.database_codes()
+    assert (learnt is not None) == (losses.METHODS[method].family == "asymmetric")
+    if learnt is not None:
+        assert (learnt == resumed.database_codes()).all()
+        assert learnt.shape == (len(split.database), 2)
+        assert whole.history()["validation_map"].isna().all()
+
+
 def test_a_stopped_run_goes_on_and_ends_bit_identical(trained, split, tmp_path, monkeypatch):
     save, count = training.loop.save, []
 
@@ -168,6 +196,14 @@ def test_recipes():
         training.recipe_for("digits", epochs=-3)
     with pytest.raises(ValueError, match="learning_rate is -1"):
         training.recipe_for("digits", learning_rate=-1)
+    assert training.recipe_for("cifar10").loss == {"alpha": 0.15}
+    assert training.recipe_for("cifar10", method="csq").loss == {}
+    assert training.recipe_for("cifar10", loss='{"unseen": "skip"}').loss == {"alpha": 0.15, "unseen": "skip"}
+    for text in ("alpha=1", "[1]"):
+        with pytest.raises(ValueError, match="but it must be a JSON object such as"):
+            training.recipe_for("digits", loss=text)
+    with pytest.raises(ValueError, match="alpha is no hyper-parameter of csq"):
+        training.recipe_for("digits", method="csq", loss='{"alpha": 1}')
     with pytest.raises(ValueError, match="small_epochs is 3, but it must be a whole number from 0 to 2"):
         replace(RECIPE, small_epochs=3)
 

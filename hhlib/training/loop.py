@@ -141,7 +141,9 @@ def _prepare(accelerator: Accelerator, net, objective, part, recipe: Recipe) -> 
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise
     )
-    net = net.to(memory_format=torch.channels_last)
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):  # not position embeddings, which have four dimensions by chance
+            module.to(memory_format=torch.channels_last)
     net, optimizer, schedule = accelerator.prepare(net, optimizer, schedule)
     objective = objective.to(accelerator.device)
     copy = None

@@ -1,9 +1,11 @@
 """How to train: numbers with a name, and the machine they run on."""
 
+import json
 from dataclasses import dataclass, field, replace
 
 import torch
 
+from hhlib import losses
 from hhlib.common import check_choice, check_whole
 
 
@@ -22,7 +24,7 @@ class Recipe:
         warmup: share of all steps during which the learning rate rises, 0 to below 1.
         shift: random shift, in pixels each way.
         erase: side of the square that is covered in each image, in pixels; 0 for none.
-        loss: arguments of the loss beyond its own defaults.
+        loss: hyper-parameters of the loss that differ from its own defaults.
         drop_path: stochastic depth of the last layer, 0 to below 1.
         validation: share of the training images held out to choose the epoch, 0 to below 1; 0 keeps the last epoch.
         validate_every: epochs between two looks at the validation part.
@@ -78,12 +80,32 @@ RECIPES = {
 }
 
 
-def recipe_for(dataset: str, **changes) -> Recipe:
-    """The data set's recipe with `changes`; those that are 0 keep its value. small_epochs keeps its share."""
+def recipe_for(dataset: str, *, method: str = "hybridhash", loss: str = "", **changes) -> Recipe:
+    """The data set's recipe with `changes`; those that are 0 keep its value. small_epochs keeps its share.
+
+    The recipes' own hyper-parameters of the loss are those found for hybridhash; other methods start from their
+    defaults. `loss`, a JSON object such as '{"alpha": 0.2}', goes on top.
+
+    Raises:
+        ValueError: for `loss` that is no such object, or names what is no hyper-parameter of the method.
+    """
     recipe = RECIPES[dataset.split("-")[0]]
     changes = {name: value for name, value in changes.items() if value}
     epochs = check_whole("epochs", changes.get("epochs", recipe.epochs), 1)
-    return replace(recipe, **{"small_epochs": recipe.small_epochs * epochs // recipe.epochs} | changes)
+    small = recipe.small_epochs * epochs // recipe.epochs
+    found = recipe.loss if method == "hybridhash" else {}
+    return replace(recipe, **{"small_epochs": small, "loss": found | _hyperparameters(method, loss)} | changes)
+
+
+def _hyperparameters(method: str, text: str) -> dict:
+    try:
+        given = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        given = None
+    if not isinstance(given, dict):
+        raise ValueError(f"""loss is {text!r}, but it must be a JSON object such as {{"alpha": 0.2}}, or empty.""")
+    losses.check_hyperparameters(method, given)
+    return given
 
 
 def choose_device(device: str) -> str:
