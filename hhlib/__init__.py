@@ -1,12 +1,25 @@
 """HybridHash, to learn from, to reproduce and to use. Rooms: network, losses, metrics, data; runs, plots; training,
-retrieval, attention; widgets. Importing this registers the networks with timm and loads no plotting library."""
+retrieval, attention, baselines; widgets. Importing this registers the networks with timm, and loads no plotting
+library."""
 
 import importlib
 
 from hhlib import network
 
 __version__ = "0.1.0"
-__all__ = ["attention", "data", "losses", "metrics", "network", "plots", "retrieval", "runs", "training", "widgets"]
+__all__ = [
+    "attention",
+    "baselines",
+    "data",
+    "losses",
+    "metrics",
+    "network",
+    "plots",
+    "retrieval",
+    "runs",
+    "training",
+    "widgets",
+]
 
 
 def __getattr__(name: str):

@@ -31,6 +31,7 @@ def encode(
     std: list[float],
     precision: str = "float32",
     batch_size: int = 500,
+    features: bool = False,
 ) -> Tensor:
     """The network's outputs for all images of a part, in its order: -> z (n, K) float32, on the CPU.
 
@@ -38,6 +39,7 @@ def encode(
         mean, std: of the images' channels, as in training (`run.json` keeps them).
         precision: "float32", or "bf16" for automatic mixed precision where the machine has it.
         batch_size: images at a time; lower it if memory runs out.
+        features: the backbone's features instead, averaged over the image, (n, D).
     """
     device = next(net.parameters()).device
     net.eval()
@@ -46,7 +48,8 @@ def encode(
         images = normalise(images.to(device, non_blocking=True), mean, std, net.img_size)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            outputs.append(net(images).float().cpu())
+            z = net.forward_features(images).mean(dim=(2, 3)) if features else net(images)
+            outputs.append(z.float().cpu())
     return torch.cat(outputs)
 
 
