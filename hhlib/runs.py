@@ -12,6 +12,7 @@ runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
 """
 
 import json
+import math
 import platform
 import subprocess
 from importlib.metadata import version
@@ -47,6 +48,22 @@ def folder(*, dataset: str, method: str, network: str, bits: int, seed: int, roo
 def find(root: str | Path = "runs") -> list["Run"]:
     """All runs under a folder that have been evaluated, in the order of their names."""
     return [Run(path.parent) for path in sorted(resolve(root).glob("*/*/metrics.json"))]
+
+
+def table(root: str | Path = "runs") -> pd.DataFrame:
+    """One row for each evaluated run under a folder: what it was, its scores, its median seconds an epoch."""
+    return pd.DataFrame([_row(run) for run in find(root)])
+
+
+def _row(run: "Run") -> dict:
+    record, scores = run.record, run.metrics()
+    parameters, timing = record["parameters"], run.path / "timing.csv"
+    names = ("dataset", "method", "network", "bits", "seed")
+    row = {name: parameters[name] for name in names} | {"family": METHODS[parameters["method"]].family}
+    row |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
+    row["database_codes_learnt"] = scores.get("database_codes_learnt", False)
+    row["seconds_an_epoch"] = pd.read_csv(timing)["seconds"].median() if timing.is_file() else math.nan
+    return row | {"loss": json.dumps(parameters["recipe"]["loss"]), "git_commit": record["git_commit"]}
 
 
 def write_json(path: Path, content: dict) -> None:

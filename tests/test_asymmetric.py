@@ -86,7 +86,7 @@ def larger(name, seed, **arguments):
 @pytest.mark.parametrize("seed", range(5))
 def test_each_column_is_the_best_of_all_columns(name, arguments, seed, monkeypatch):
     loss = larger(name, seed, **arguments)
-    monkeypatch.setattr("hhlib.losses.asymmetric.ROWS", 3)  # several blocks of rows
+    monkeypatch.setattr("hhlib.losses.asymmetric.PAIRS", 12)  # several blocks of rows
     if hasattr(loss, "W"):
         loss.W.copy_(loss.ridge())
         loss.ridge = lambda: loss.W

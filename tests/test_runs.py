@@ -71,3 +71,19 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(tmp_path):
         raise RuntimeError
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_table_has_one_row_for_each_evaluated_run(tmp_path):
+    for seed, expected in [(0, 0.5), (1, 0.7)]:
+        run = runs.Run(runs.folder(dataset="digits", method="csq", network="micro", bits=12, seed=seed, root=tmp_path))
+        parameters = dict(dataset="digits", method="csq", network="micro", bits=12, seed=seed, recipe={"loss": {}})
+        runs.write_json(run.path / "run.json", {"parameters": parameters, "git_commit": "abc"})
+        (run.path / "timing.csv").write_text("epoch,seconds\n1,2.0\n2,3.0\n3,9.0\n")
+        if seed == 0:
+            assert runs.table(tmp_path).empty  # not evaluated yet
+        run.save_metrics({"map": dict(expected=expected, worst=0.1, best=0.9, database_order=0.5)})
+    table = runs.table(tmp_path)
+    assert table["expected"].tolist() == [0.5, 0.7]
+    assert table["seed"].tolist() == [0, 1]
+    assert table["seconds_an_epoch"].tolist() == [3.0, 3.0]
+    assert set(table["family"]) == {"central"}

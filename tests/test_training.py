@@ -71,18 +71,18 @@ def test_same_seed_same_history_and_codes(trained, split, tmp_path):
 
 @pytest.mark.parametrize("method", losses.names(nested=False))
 def test_every_method_trains_and_goes_on_after_a_stop(method, split, tmp_path, monkeypatch):
-    """Stopped after the fourth epoch: in the middle of an alternating round, and with a moving copy of the network."""
+    """Stopped after the second epoch: in the middle of an alternating round, and with a moving copy of the network."""
     loss = {"mdshc": {"pairs_from": 1}, "adsh": {"sample": 20}}.get(method, {})
-    recipe = replace(RECIPE, epochs=5, validate_every=5, loss=loss)
+    recipe = replace(RECIPE, validate_every=3, loss=loss)
     whole = fit(split, tmp_path / "whole", recipe=recipe, method=method)
     save = training.loop.save
 
-    def stop_after_fourth_epoch(state, *arguments):
+    def stop_after_second_epoch(state, *arguments):
         save(state, *arguments)
-        if len(state.history) == 4:
+        if len(state.history) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.loop, "save", stop_after_fourth_epoch)
+    monkeypatch.setattr(training.loop, "save", stop_after_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         fit(split, tmp_path / "stopped", recipe=recipe, method=method)
     monkeypatch.setattr(training.loop, "save", save)
@@ -198,6 +198,8 @@ def test_recipes():
         training.recipe_for("digits", learning_rate=-1)
     assert training.recipe_for("cifar10").loss == {"alpha": 0.15}
     assert training.recipe_for("cifar10", method="csq").loss == {}
+    assert training.recipe_for("digits", method="dnnh").learning_rate == pytest.approx(3e-4)
+    assert training.recipe_for("digits", method="dnnh", learning_rate=1e-3).learning_rate == 1e-3
     assert training.recipe_for("cifar10", loss='{"unseen": "skip"}').loss == {"alpha": 0.15, "unseen": "skip"}
     for text in ("alpha=1", "[1]"):
         with pytest.raises(ValueError, match="but it must be a JSON object such as"):

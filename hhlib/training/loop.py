@@ -213,7 +213,7 @@ def train_epoch(
             images = F.avg_pool2d(images, 2)  # (B, 3, S/2, S/2)
         z = state.net(images)  # (B, K)
         if state.loss.remembers:
-            with torch.no_grad():
+            with torch.inference_mode():
                 state.loss.remember(state.copy(images), index)
         loss = state.loss(z, labels, index)
         state.optimizer.zero_grad()
