@@ -37,7 +37,7 @@ def fit(
     """Train a network and leave it in a run folder.
 
     Args:
-        split: only its training part is looked at.
+        split: only its training part is looked at; by asymmetric methods, only its database.
         run: the folder; created if need be.
         method, network_name, bits, seed: what the run is named after.
         recipe: how to train.
