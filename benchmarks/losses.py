@@ -13,9 +13,9 @@ import time
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hhlib import losses, network, training
+from hhlib.training.loop import channels_last, moving_copy
 
 IMAGES, CLASSES, BATCH, LATE = 5_000, 10, 64, 30  # LATE: an epoch in which all terms count
 
@@ -55,14 +55,11 @@ class Step:
             head = self.loss.head
         self.before, self.head = time.perf_counter() - start, head
         self.net = network.create(arguments.network, bits=arguments.bits, img_size=32, head=head).train()
-        for module in self.net.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.to(memory_format=torch.channels_last)  # as in training
+        channels_last(self.net)
         rows = self.loss.start_epoch(LATE) if name else None
         self.index = (torch.arange(IMAGES) if rows is None else rows)[:BATCH]
-        if name and self.loss.momentum is not None:
-            self.copy = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(self.loss.momentum), use_buffers=True)
         if name:
+            self.copy = moving_copy(self.net, self.loss)
             self._share_out()
 
     def _share_out(self) -> None:

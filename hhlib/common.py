@@ -23,6 +23,20 @@ def check_whole(name: str, value: int, least: int, most: int | None = None) -> i
     return int(value)
 
 
+def check_above(name: str, value: float, least: float = 0.0) -> float:
+    """Return `value` if it is above `least`; raise ValueError otherwise."""
+    if not value > least:
+        raise ValueError(f"{name} is {value!r}, but it must be above {least:g}.")
+    return value
+
+
+def check_at_least(name: str, value: float, least: float = 0.0) -> float:
+    """Return `value` if it is at least `least`; raise ValueError otherwise."""
+    if not value >= least:
+        raise ValueError(f"{name} is {value!r}, but it must be at least {least:g}.")
+    return value
+
+
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
     """Return `value` if it is one of `allowed`; raise ValueError, listing them, otherwise."""
     allowed = list(allowed)

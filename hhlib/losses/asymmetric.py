@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hhlib.common import check_whole
-from hhlib.losses.common import Method, check_at_least, full, sign, similarity
+from hhlib.common import check_at_least, check_whole
+from hhlib.losses.common import Method, full, sign, sign_or, similarity
 
 PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) matrices stay in the cache
 
@@ -120,20 +120,21 @@ class ADSHLoss(Method):
 
     def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, pull: Tensor, rows: Tensor) -> None:
         """Codes V (n', K), in place. Column k: sign of K S^T U_k + gamma U_k - V^ U^T U_k, where V^ is V without it."""
-        S = torch.where(similar, 1.0, -self.r)  # (n', m)
-        wanted = self.bits * S @ U + pull  # (n', K)
-        G = U.T @ U  # (K, K)
-        for k in range(self.bits):
-            V[:, k] = better(wanted[:, k] - (V @ G[:, k] - V[:, k] * G[k, k]), V[:, k])
+        set_columns(V, self._wanted(U, similar, pull), U.T @ U)
+
+    def _wanted(self, U: Tensor, similar: Tensor, pull: Tensor) -> Tensor:
+        """K S^T U + gamma U, (n', K): which way each bit is drawn, the other bits apart."""
+        return self.bits * torch.where(similar, 1.0, -self.r) @ U + pull
 
     def database_codes(self) -> Tensor:
         """V, (n, K) of -1 and +1."""
         return self.V
 
 
-def better(x: Tensor, old: Tensor) -> Tensor:
-    """The sign of x, and the old bit where x is 0."""
-    return torch.where(x == 0, old, torch.sign(x))
+def set_columns(V: Tensor, wanted: Tensor, G: Tensor) -> None:
+    """Set each column of V (n, K), in place, to the sign of wanted - V^ G^, both without that column and row."""
+    for k in range(V.shape[1]):
+        V[:, k] = sign_or(wanted[:, k] - (V @ G[:, k] - V[:, k] * G[k, k]), V[:, k])
 
 
 class ADMHStyleLoss(ADSHLoss):
@@ -145,7 +146,7 @@ class ADMHStyleLoss(ADSHLoss):
 
         J = ADSH's J + mu * sum over pairs of softplus(1 - epsilon_ij (tau - d_ij))
 
-    The discrete step has no closed form: each bit's two values are tried, which is exact too.
+    The discrete step has no closed form: of each bit's two values, the one with the smaller J is taken, which is exact.
 
     Args:
         bits, num_classes, train_size, gamma, sample, epochs_a_round: see `ADSHLoss`.
@@ -184,7 +185,7 @@ class ADMHStyleLoss(ADSHLoss):
     def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, pull: Tensor, rows: Tensor) -> None:
         """Codes V (n', K), in place: a bit is flipped if J falls. The squares' part of that is a closed form."""
         side, mu = torch.where(similar, 1.0, -1.0).to(V.dtype), self.weight()  # epsilon, (n', m)
-        wanted = self.bits * torch.where(similar, 1.0, -self.r) @ U + pull  # (n', K)
+        wanted = self._wanted(U, similar, pull)  # (n', K)
         G = U.T @ U  # (K, K)
         x = 1 - side * (self.tau - (self.bits - V @ U.T) / 2)  # (n', m) what softplus is taken of
         margin = F.softplus(x).sum(dim=1)  # (n',)
@@ -249,11 +250,8 @@ class JLDSHStyleLoss(ADSHLoss):
         super().solve()
 
     def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, pull: Tensor, rows: Tensor) -> None:
-        S = torch.where(similar, 1.0, -self.r)  # (n', m)
-        wanted = self.bits * S @ U + pull + self.mu * self.Y[rows] @ self.W.T  # (n', K)
-        G = U.T @ U + self.mu * self.W @ self.W.T  # (K, K)
-        for k in range(self.bits):
-            V[:, k] = better(wanted[:, k] - (V @ G[:, k] - V[:, k] * G[k, k]), V[:, k])
+        wanted = self._wanted(U, similar, pull) + self.mu * self.Y[rows] @ self.W.T  # (n', K)
+        set_columns(V, wanted, U.T @ U + self.mu * self.W @ self.W.T)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

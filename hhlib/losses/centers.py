@@ -29,6 +29,14 @@ def hadamard(bits: int) -> np.ndarray:
     return H
 
 
+def _hadamard_rows(bits: int, num_classes: int) -> np.ndarray:
+    """The first rows of [H; -H], at most C; none where K is no power of two."""
+    if bits & (bits - 1):
+        return np.empty((0, bits))
+    H = hadamard(bits)
+    return np.concatenate([H, -H])[:num_classes]
+
+
 def csq_centers(bits: int, num_classes: int, rng: np.random.Generator, draws: int = 1000) -> np.ndarray:
     """CSQ's centers (C, K): rows of [H; -H] while there are enough, the rest random.
 
@@ -43,10 +51,7 @@ def csq_centers(bits: int, num_classes: int, rng: np.random.Generator, draws: in
     """
     check_whole("num_classes", num_classes, 1)
     _check_room(bits, num_classes)
-    fixed = np.empty((0, bits))
-    if bits & (bits - 1) == 0:
-        H = hadamard(bits)
-        fixed = np.concatenate([H, -H])[:num_classes]
+    fixed = _hadamard_rows(bits, num_classes)
     best, distance = None, -1
     for _ in range(draws):
         H = np.concatenate([fixed, _balanced(num_classes - len(fixed), bits, rng)])
@@ -101,7 +106,7 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
     """MDSHC's centers (C, K) of -1 and +1: at least d* = `bound` apart where the search gets there.
 
     Center after center is moved, with the others fixed, to where it is far from their mean and at least d* from each
-    (`_move`). The set with the largest least distance is kept. Starts from `csq_centers` where K is a power of two
+    (`_move`). The set with the largest least distance is kept. Starts from Hadamard rows where K is a power of two
     (which for C <= 2K are further apart than d* already), otherwise at random. Wang et al., "Deep Hashing with
     Minimal-Distance-Separated Hash Centers", CVPR 2023, and the authors' code, but for two things: there a center that
     converges early is thrown away, so that 48 bits and 21 classes stay 15 apart; here it is kept, and they reach 19.
@@ -113,8 +118,8 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
     _check_room(bits, check_whole("num_classes", num_classes, 1))
     wanted = bound(bits, num_classes)
     H = rng.choice([-1.0, 1.0], (num_classes, bits))
-    if bits & (bits - 1) == 0:
-        H[: 2 * bits] = np.concatenate([hadamard(bits), -hadamard(bits)])[:num_classes]
+    fixed = _hadamard_rows(bits, num_classes)
+    H[: len(fixed)] = fixed
     best = H.copy()
     for _ in range(sweeps):
         if least_distance(best) >= wanted:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hhlib.common import check_whole
+from hhlib.common import check_above, check_at_least, check_whole
 from hhlib.losses import centers
-from hhlib.losses.common import BankMethod, Method, check_above, check_at_least, full, sign, similarity
+from hhlib.losses.common import BankMethod, Method, full, sign, sign_or, similarity
 
 
 class CSQLoss(Method):
@@ -42,7 +42,7 @@ class CSQLoss(Method):
     def targets(self, labels: Tensor) -> Tensor:
         """The center of each image: multi-hot (B, C) -> (B, K) of -1 and +1."""
         total = labels.to(self.H.dtype) @ self.H  # (B, K)
-        return torch.where(total == 0, self.tie, torch.sign(total))
+        return sign_or(total, self.tie)
 
     def forward(self, z: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """z (B, K) before squashing, labels (B, C) multi-hot, index (B,) int64 -> scalar."""

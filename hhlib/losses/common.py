@@ -107,6 +107,11 @@ def sign(x: Tensor) -> Tensor:
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
 
 
+def sign_or(x: Tensor, otherwise: Tensor) -> Tensor:
+    """The sign of x, and `otherwise` where x is 0."""
+    return torch.where(x == 0, otherwise, torch.sign(x))
+
+
 def similarity(a: Tensor, b: Tensor) -> Tensor:
     """Which pairs share a label: multi-hot (n, C) and (m, C) -> bool (n, m)."""
     return a.float() @ b.float().T > 0
@@ -130,17 +135,3 @@ def balanced_mean(values: Tensor, similar: Tensor, counted: Tensor) -> Tensor:
     for group in (similar & counted, ~similar & counted):
         total = total + (values * group).sum() / group.sum().clamp(min=1)
     return total
-
-
-def check_above(name: str, value: float, least: float = 0.0) -> float:
-    """Return `value` if it is above `least`; raise ValueError otherwise."""
-    if not value > least:
-        raise ValueError(f"{name} is {value!r}, but it must be above {least:g}.")
-    return value
-
-
-def check_at_least(name: str, value: float, least: float = 0.0) -> float:
-    """Return `value` if it is at least `least`; raise ValueError otherwise."""
-    if not value >= least:
-        raise ValueError(f"{name} is {value!r}, but it must be at least {least:g}.")
-    return value

@@ -4,13 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hhlib.common import check_choice
+from hhlib.common import check_above, check_at_least, check_choice
 from hhlib.losses.common import (
     BankMethod,
     Method,
     balanced_mean,
-    check_above,
-    check_at_least,
     full,
     pair_loss,
     sign,

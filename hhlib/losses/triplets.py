@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hhlib.losses.common import Method, check_above, full
+from hhlib.common import check_above
+from hhlib.losses.common import Method, full
 
 
 class DNNHLoss(Method):

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from hhlib.common import atomic
+from hhlib.retrieval import pack
 from hhlib.runs import Run, surroundings, write_json
 from hhlib.training.recipes import Recipe
 
@@ -94,7 +94,7 @@ def save(state: State, run: Run, recipe: Recipe) -> None:
         with atomic(run.path / "model.safetensors") as draft:
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft)
     if (codes := state.loss.database_codes()) is not None:
-        run.save_database_codes(np.packbits(codes.cpu().numpy() > 0, axis=1))
+        run.save_database_codes(pack(codes))
     with atomic(run.path / "history.csv") as draft:
         pd.DataFrame(state.history).to_csv(draft, index=False)
     with atomic(run.path / "timing.csv") as draft:

@@ -141,15 +141,24 @@ def _prepare(accelerator: Accelerator, net, objective, part, recipe: Recipe) -> 
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise
     )
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):  # not position embeddings, which have four dimensions by chance
-            module.to(memory_format=torch.channels_last)
+    channels_last(net)
     net, optimizer, schedule = accelerator.prepare(net, optimizer, schedule)
     objective = objective.to(accelerator.device)
-    copy = None
-    if objective.momentum is not None:
-        copy = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(objective.momentum), use_buffers=True)
-    return State(net, objective, optimizer, schedule, loader, copy, history=[], timing=[])
+    return State(net, objective, optimizer, schedule, loader, moving_copy(net, objective), history=[], timing=[])
+
+
+def channels_last(net: nn.Module) -> None:
+    """Lay the kernels out as convolutions like them. Not position embeddings: they have four dimensions by chance."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
+
+
+def moving_copy(net: nn.Module, objective: losses.Method) -> AveragedModel | None:
+    """The slowly moving copy of the network that the loss asks for, None if it asks for none."""
+    if objective.momentum is None:
+        return None
+    return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(objective.momentum), use_buffers=True)
 
 
 def _loader(accelerator: Accelerator, part: data.Part, recipe: Recipe, rows=None):

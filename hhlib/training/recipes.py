@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from hhlib import losses
-from hhlib.common import check_choice, check_whole
+from hhlib.common import check_above, check_choice, check_whole
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ class Recipe:
             check_whole(name, getattr(self, name), 0)
         check_whole("small_epochs", self.small_epochs, 0, self.epochs - 1)
         for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but it must be above 0.")
+            check_above(name, getattr(self, name))
 
 
 #: For photographs at 224 pixels: batch, epochs and shift of the released code, our optimizer. Not run yet.
