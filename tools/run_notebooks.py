@@ -35,9 +35,9 @@ def main() -> int:
     os.chdir(PROJECT)  # where the notebooks' relative paths start
     arguments = parse()
     given = {name: literal(value) for name, value in arguments.parameter}
-    chosen = [path for path in NOTEBOOKS if not arguments.only or path.name[:2] in arguments.only]
     known = {path: defaults(path) for path in NOTEBOOKS}
     try:
+        chosen = choose(arguments.only)
         check_names(given, known)
         every = {name: value for parameters in known.values() for name, value in parameters.items()} | given
         folder = runs.folder(**{name: every[name] for name in NAMING}, root=every["runs_dir"])
@@ -64,8 +64,17 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--only", nargs="+", metavar="NN", help="numbers of the notebooks to run, such as 03 04")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="numbers of the notebooks to run, such as 03 04b")
     return parser.parse_args()
+
+
+def choose(numbers: list[str] | None) -> list[Path]:
+    """The notebooks with these numbers, in reading order; all without numbers. ValueError for one that is not there."""
+    known = {path.stem.split("_")[0]: path for path in NOTEBOOKS}
+    for number in numbers or ():
+        if number not in known:
+            raise ValueError(f"there is no notebook {number!r}; there are {', '.join(known)}.")
+    return [path for number, path in known.items() if not numbers or number in numbers]
 
 
 def literal(text: str) -> object:

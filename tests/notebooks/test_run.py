@@ -77,6 +77,16 @@ def test_the_runner_leaves_pages_figures_scores_and_a_start_page(tmp_path):
     assert len(list((folder / "figures").glob("*.png"))) >= 15
 
 
+def test_the_runner_chooses_by_number(monkeypatch):
+    monkeypatch.syspath_prepend(RUNNER.parent)
+    from run_notebooks import choose
+
+    assert choose(None) == NOTEBOOKS
+    assert [path.name for path in choose(["04", "03"])] == ["03_gpu_training.ipynb", "04_retrieval_evaluation.ipynb"]
+    with pytest.raises(ValueError, match="there is no notebook '7'; there are 01, 02"):
+        choose(["7"])
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
