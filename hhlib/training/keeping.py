@@ -19,9 +19,14 @@ from hhlib.training.recipes import Recipe
 
 @dataclass
 class State:
-    """Everything that changes while training; copy: the network's slowly moving copy, where the loss wants one."""
+    """Everything that changes while training.
+
+    replicas: the network as the processes share it, or `net` itself; copy: its slowly moving copy, where the loss wants
+    one.
+    """
 
     net: nn.Module
+    replicas: nn.Module
     loss: nn.Module
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LRScheduler

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from hhlib import data, losses, metrics, network, retrieval
 from hhlib.runs import Run, check_parameters
 from hhlib.training.keeping import State, earlier_state, restore, save, start_afresh
+from hhlib.training.processes import check_batch_size, replicas, several, share_normalisation, together
 from hhlib.training.recipes import Recipe, choose_device, choose_precision
 
 
@@ -66,28 +67,34 @@ def fit(
     net, objective = network.create(**record["model"]), losses.create(**record["loss"])
     earlier = earlier_state(run, record) if resume else None
     accelerator = _accelerator(device, precision, seed)
+    check_batch_size(_batch_size(recipe, fit_part), accelerator)
     state = _prepare(accelerator, net, objective, fit_part, recipe)
     if earlier:
-        _set_image_side(state, split.image_size, len(earlier["history"]) - 1, recipe)
+        _set_image_side(accelerator, state, split.image_size, len(earlier["history"]) - 1, recipe)
         restore(state, earlier)
     else:
         objective.prepare(fit_part.labels)
-        start_afresh(run, record)
+        accelerator.wait_for_everyone()  # all have looked for an earlier run
+        if accelerator.is_main_process:
+            start_afresh(run, record)
 
     as_input = partial(data.normalise, mean=mean, std=std, size=split.image_size)
-    bar = tqdm(total=recipe.epochs, initial=len(state.history), unit="epoch", disable=not live)
+    first = accelerator.is_main_process
+    bar = tqdm(total=recipe.epochs, initial=len(state.history), unit="epoch", disable=not (live and first))
     for epoch in range(len(state.history), recipe.epochs):
         start = time.perf_counter()
-        _set_image_side(state, split.image_size, epoch, recipe)
+        _set_image_side(accelerator, state, split.image_size, epoch, recipe)
         row = train_epoch(accelerator, state, epoch, seed, recipe, as_input, split.flip, fit_part)
         if len(validation) and _is_validated(epoch, recipe):
             row["validation_map"] = _validate(state.net, validation, mean, std, precision)
         state.history.append(row)
         state.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - start})
-        save(state, run, recipe)
+        if first:
+            save(state, run, recipe)
         bar.update()
-        (bar.set_postfix_str if live else print)(_progress_line(state, recipe))
+        (bar.set_postfix_str if live else accelerator.print)(_progress_line(state, recipe))
     bar.close()
+    accelerator.wait_for_everyone()  # nobody leaves before everything is on disk
     return run
 
 
@@ -123,12 +130,14 @@ def _record(split, fit_part, validation, parameters: dict, recipe: Recipe, devic
 
 
 def _accelerator(device: str, precision: str, seed: int) -> Accelerator:
-    """accelerate's view of the machine; it also shuffles, from a seed, the same on every process."""
+    """accelerate's view of the machine; it also shuffles, from a seed, and shares each batch out to the processes."""
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may have trained on another device before
     return Accelerator(
         cpu=device == "cpu",
         mixed_precision="bf16" if precision == "bf16" else "no",
-        dataloader_config=DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed, non_blocking=True),
+        dataloader_config=DataLoaderConfiguration(
+            use_seedable_sampler=True, data_seed=seed, non_blocking=True, split_batches=True
+        ),
     )
 
 
@@ -142,9 +151,14 @@ def _prepare(accelerator: Accelerator, net, objective, part, recipe: Recipe) -> 
         optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise
     )
     channels_last(net)
-    net, optimizer, schedule = accelerator.prepare(net, optimizer, schedule)
+    if several():
+        share_normalisation(net)
+    net = accelerator.prepare_model(net, evaluation_mode=True)  # device and precision; the replicas are ours
+    optimizer, schedule = accelerator.prepare(optimizer, schedule)
     objective = objective.to(accelerator.device)
-    return State(net, objective, optimizer, schedule, loader, moving_copy(net, objective), history=[], timing=[])
+    return State(
+        net, replicas(net, accelerator), objective, optimizer, schedule, loader, moving_copy(net, objective), [], []
+    )
 
 
 def channels_last(net: nn.Module) -> None:
@@ -163,15 +177,24 @@ def moving_copy(net: nn.Module, objective: losses.Method) -> AveragedModel | Non
 
 def _loader(accelerator: Accelerator, part: data.Part, recipe: Recipe, rows=None):
     """Shuffled batches of a part, or of some of its rows; the last, smaller one is left out."""
-    batch_size = min(recipe.batch_size, len(part if rows is None else rows))
     return accelerator.prepare(
         data.loader(
-            part, batch_size=batch_size, shuffle=True, drop_last=True, device=accelerator.device.type, rows=rows
+            part,
+            batch_size=_batch_size(recipe, part if rows is None else rows),
+            shuffle=True,
+            drop_last=True,
+            device=accelerator.device.type,
+            rows=rows,
         )
     )
 
 
-def _set_image_side(state: State, full: int, epoch: int, recipe: Recipe) -> None:
+def _batch_size(recipe: Recipe, images) -> int:
+    """Images a step, over all processes: the recipe's, or all that there are."""
+    return min(recipe.batch_size, len(images))
+
+
+def _set_image_side(accelerator: Accelerator, state: State, full: int, epoch: int, recipe: Recipe) -> None:
     """Let the network expect the image side of this epoch, full or half, if it does not already."""
     side = full // 2 if epoch < recipe.small_epochs else full
     if state.net.img_size == side:
@@ -185,6 +208,8 @@ def _set_image_side(state: State, full: int, epoch: int, recipe: Recipe) -> None
         state.optimizer.state.pop(before, None)
     if state.copy is not None:
         state.copy.module.set_input_size(side)
+    state.replicas = None
+    state.replicas = replicas(state.net, accelerator)
 
 
 def _is_validated(epoch: int, recipe: Recipe) -> bool:
@@ -206,9 +231,13 @@ def train_epoch(
 ) -> dict:
     """One pass over the training images -> the epoch's line of the history. as_input: uint8 -> what the net sees."""
     # Seeded by epoch: a resumed run draws what an uninterrupted one would have drawn.
-    torch.manual_seed(seed * 1_000_003 + epoch)
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    rows = state.loss.start_epoch(epoch)
+    start = seed * 1_000_003 + epoch
+    torch.manual_seed(start)
+    rows = state.loss.start_epoch(epoch)  # what the loss draws is the same on all processes,
+    if accelerator.process_index:  # what happens to the images is not
+        start += accelerator.process_index * 1_000_000_007
+        torch.manual_seed(start)
+    generator = torch.Generator().manual_seed(start)
     if rows is not None:
         state.loader = _loader(accelerator, part, recipe, rows)
     state.loader.set_epoch(epoch)
@@ -220,10 +249,10 @@ def train_epoch(
         images = as_input(images)
         if epoch < recipe.small_epochs:
             images = F.avg_pool2d(images, 2)  # (B, 3, S/2, S/2)
-        z = state.net(images)  # (B, K)
+        z, labels, index = (together(x) for x in (state.replicas(images), labels, index))  # (B, ...), all processes
         if state.loss.remembers:
             with torch.inference_mode():
-                state.loss.remember(state.copy(images), index)
+                state.loss.remember(together(state.copy(images)), index)
         loss = state.loss(z, labels, index)
         state.optimizer.zero_grad()
         accelerator.backward(loss)

@@ -1,0 +1,85 @@
+"""Several processes, one batch: each sends its share of the images through its copy of the network, and each computes
+the loss of the *whole* batch.
+
+So pairs of images on different processes are compared as well, every memory bank holds every image, and a training
+means the same on one process or on eight. The price is small: a loss costs a few hundredths of a step.
+"""
+
+import gc
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def together(share: Tensor) -> Tensor:
+    """Every process's share (b, ...), in the order of the processes: -> (b * processes, ...), the same on each.
+
+    Gradients flow back to each share. All processes must call it, with shares of one shape.
+    """
+    return _Together.apply(share) if several() else share
+
+
+class _Together(torch.autograd.Function):
+    """all_gather with a gradient: the sum of what all processes send back.
+
+    All compute the same loss, so that sum is as many times the gradient as there are processes;
+    DistributedDataParallel's mean over processes makes up for it.
+    """
+
+    @staticmethod
+    def forward(ctx, share: Tensor) -> Tensor:
+        ctx.rows = len(share)
+        shares = [torch.empty_like(share, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(shares, share.contiguous())
+        return torch.cat(shares)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank() * ctx.rows :][: ctx.rows]
+
+
+class SharedBatchNorm(nn.BatchNorm1d):
+    """Normalises over the whole batch, not over this process's share (PyTorch's own needs a GPU)."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(b, K) -> (b, K)."""
+        if not (self.training and several()):
+            return super().forward(z)
+        return super().forward(together(z))[dist.get_rank() * len(z) :][: len(z)]
+
+
+def share_normalisation(net: nn.Module) -> None:
+    """Let the network's batch normalisation see the whole batch."""
+    for module in list(net.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm1d:
+                other = SharedBatchNorm(child.num_features).to(child.weight)
+                other.load_state_dict(child.state_dict())
+                setattr(module, name, other)
+
+
+def replicas(net: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """The network itself, or, in several processes, what keeps their copies alike."""
+    if not several():
+        return net
+    gc.collect()  # an earlier wrapper of the same network would average its gradients a second time
+    device = [accelerator.local_process_index] if accelerator.device.type == "cuda" else None
+    return DistributedDataParallel(net, device_ids=device)
+
+
+def check_batch_size(batch_size: int, accelerator: Accelerator) -> None:
+    """Raise ValueError unless the processes get equal shares of a batch."""
+    if batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"batch_size is {batch_size}, but it must divide by the {accelerator.num_processes} processes sharing it."
+        )

@@ -1,0 +1,64 @@
+"""What is the same on one process and on several: called by a test, and started by torchrun.
+
+torchrun --nproc-per-node 2 tests/several.py FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from hhlib import data, losses, network, runs, training
+from hhlib.training.processes import replicas, share_normalisation, together
+
+#: One of each kind: a memory bank, database codes, all triplets of a batch, a loss with parameters of its own.
+METHODS = {"hybridhash": {}, "adsh": {"sample": 20}, "dnnh": {}, "greedyhash": {}}
+
+#: Nothing random happens to an image or in the network, so that processes can be compared. Half size, then full.
+RECIPE = dict(epochs=2, batch_size=16, learning_rate=1e-4, shift=0, small_epochs=1, validate_every=2)
+
+
+def trainings(folder: Path) -> None:
+    """One run folder for each method, trained on a twentieth of digits."""
+    whole = data.load("digits")
+    parts = (part.subset(range(0, len(part), 20)) for part in (whole.query, whole.train, whole.database))
+    split = data.Split("digits", 0, whole.protocol, *parts)
+    how = dict(network_name="micro", bits=12, device="cpu", precision="float32")
+    for method, loss in METHODS.items():
+        recipe = training.Recipe(**RECIPE, loss=loss)
+        training.fit(split, runs.Run(folder / method), method=method, recipe=recipe, **how)
+
+
+def normalised_steps() -> list[tuple[float, torch.Tensor]]:
+    """Loss and first layer's gradient of three steps with a network that normalises over the batch, in float64.
+
+    In float32 the division by a small spread makes differences of rounding 100 times as large.
+    """
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    images, labels, index = torch.randn(8, 3, 32, 32).double(), torch.eye(4)[torch.arange(8) % 4], torch.arange(8)
+    net = network.create("micro", bits=12, img_size=32, head="normalised", drop_path_rate=0.0).double().train()
+    loss = losses.create("mdshc", bits=12, num_classes=4, train_size=8).double()
+    loss.start_epoch(12)
+    share_normalisation(net)
+    everyone, optimizer, steps = replicas(net, accelerator), torch.optim.SGD(net.parameters(), 0.01), []
+    mine = index.chunk(accelerator.num_processes)[accelerator.process_index]
+    for _ in range(3):
+        z, y, i = (together(x) for x in (everyone(images[mine]), labels[mine], index[mine]))
+        loss.remember(z.detach(), i)
+        value = loss(z, y, i)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        steps.append((value.item(), net.patch_embed.proj.weight.grad.clone()))
+    return steps
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    trainings(folder)
+    steps = normalised_steps()
+    if Accelerator(cpu=True).is_main_process:
+        torch.save(steps, folder / "normalised.pt")
+    torch.distributed.destroy_process_group()
