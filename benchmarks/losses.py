@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hhlib import losses, network, training
-from hhlib.training.loop import channels_last, moving_copy
+from hhlib.training.setup import channels_last, moving_copy
 
 IMAGES, CLASSES, BATCH, LATE = 5_000, 10, 64, 30  # LATE: an epoch in which all terms count
 

@@ -3,8 +3,15 @@ retrieval, attention, baselines; widgets. Importing this registers the networks 
 library."""
 
 import importlib
+import os
 
-from hhlib import network
+import torch
+
+# numba sets OpenMP's number of threads, which is PyTorch's too, when it first runs; with another number, sums are added
+# in another order, and a training that was stopped would not end bit-identical.
+os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
+
+from hhlib import network  # noqa: E402, after the line above: numba reads it once
 
 __version__ = "0.1.0"
 __all__ = [

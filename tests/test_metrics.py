@@ -1,4 +1,7 @@
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -390,3 +393,14 @@ def test_scores_by_class():
     ap, labels = np.array([1.0, 0.5, 0.0]), np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0]])
     assert metrics.by_class(ap, labels)[:2] == pytest.approx([0.75, 0.25])
     assert np.isnan(metrics.by_class(ap, labels)[2])
+
+
+def test_evaluation_leaves_the_number_of_threads_alone():
+    """numba's own number would be PyTorch's from then on, and sums would be added in another order."""
+    code = (
+        "import numpy as np, torch; from hhlib import metrics; before = torch.get_num_threads();"
+        "metrics.evaluate(*[np.ones((3, 8)), np.ones((3, 1))] * 2); print(before, torch.get_num_threads())"
+    )
+    surroundings = {k: v for k, v in os.environ.items() if k != "NUMBA_NUM_THREADS"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=surroundings, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]

@@ -1,4 +1,8 @@
+import errno
 import json
+import math
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +34,8 @@ def weights(run):
 
 
 def same(a, b):
-    return all(torch.equal(tensor, weights(b)[name]) for name, tensor in weights(a).items())
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,7 @@ def test_a_run_holds_what_is_needed_to_repeat_it(trained, split):
 
 def test_it_learns(split, tmp_path):
     """45 images by heart: from knowing nothing, 2 ln 2, to far below."""
-    recipe = training.Recipe(epochs=25, batch_size=9, learning_rate=1e-3, shift=0, validation=0.0)
+    recipe = training.Recipe(epochs=25, batch_size=9, learning_rate=5e-4, shift=0, validation=0.0)
     loss = fit(split, tmp_path, recipe=recipe).history()["loss"]
     assert loss[0] > 1.2
     assert loss.iloc[-1] < 1.0
@@ -80,8 +85,8 @@ def test_methods_with_hooks_heads_or_parameters_go_on_after_a_stop(method, split
     whole = fit(split, tmp_path / "whole", recipe=recipe, method=method)
     save = training.loop.save
 
-    def stop_after_second_epoch(state, *arguments):
-        save(state, *arguments)
+    def stop_after_second_epoch(accelerator, state, *arguments):
+        save(accelerator, state, *arguments)
         if len(state.history) == 2:
             raise KeyboardInterrupt
 
@@ -145,7 +150,7 @@ def test_training_afresh_leaves_nothing_of_the_earlier_run(trained, split, tmp_p
 
 def test_the_best_validated_epoch_is_kept(split, tmp_path, monkeypatch):
     scores = iter([0.2, 0.9, 0.5])
-    monkeypatch.setattr(training.loop, "_validate", lambda *_: next(scores))
+    monkeypatch.setattr(training.loop, "_validate", lambda *_, **__: {"validation_map": next(scores)})
     kept, save = [], training.keeping.save_file
     monkeypatch.setattr(training.keeping, "save_file", lambda *a: (kept.append(1), save(*a)))
     best = fit(split, tmp_path / "best", recipe=replace(RECIPE, small_epochs=0))
@@ -161,14 +166,93 @@ def test_without_validation_the_last_epoch_is_kept(split, tmp_path):
     assert np.isnan(run.history()["validation_map"]).all()
 
 
-def test_a_checkpoint_cut_short_is_refused(trained, split, tmp_path):
-    for name in ("run.json", "training_state.pt", "model.safetensors"):
-        raw = (trained.path / name).read_bytes()
-        (tmp_path / name).write_bytes(raw if name == "run.json" else raw[: len(raw) // 2])
-    with pytest.raises(ValueError, match="training_state.pt is damaged or cut short"):
+def kept(run):
+    """What a run keeps, by name."""
+    return {path.name: path.read_bytes() for path in run.path.iterdir()}
+
+
+def copied(run, folder, **cut):
+    """A copy of a run; of the files in `cut`, only that share."""
+    for name, raw in kept(run).items():
+        (folder / name).write_bytes(raw[: int(len(raw) * cut.get(name.split(".")[-2], 1))])
+
+
+def test_a_checkpoint_cut_short_is_refused_where_there_is_no_other(trained, split, tmp_path):
+    copied(trained, tmp_path, training_state=0.5, previous=0.5, model=0.5)
+    with pytest.raises(ValueError, match="training_state.pt and .* are damaged or cut short; use resume=False"):
+        fit(split, tmp_path)
+    (tmp_path / "training_state.previous.pt").unlink()
+    with pytest.raises(ValueError, match="training_state.pt is damaged or cut short; use resume=False"):
         fit(split, tmp_path)
     with pytest.raises(ValueError, match="model.safetensors is damaged or cut short"):
         runs.Run(tmp_path).model()
+
+
+def test_a_damaged_checkpoint_costs_one_epoch(trained, split, tmp_path, capsys):
+    copied(trained, tmp_path, training_state=0.5)
+    (tmp_path / "model.safetensors").unlink()
+    resumed = fit(split, tmp_path)
+    assert "is damaged or cut short; going on from the one before" in capsys.readouterr().out
+    assert same(trained, resumed)
+    pd.testing.assert_frame_equal(trained.history(), resumed.history(), check_exact=True)
+
+
+@pytest.mark.parametrize("method", ["hybridhash", "adsh"])
+def test_a_signal_in_the_middle_of_an_epoch_loses_no_step(method, trained, split, tmp_path, monkeypatch):
+    recipe = replace(RECIPE, batch_size=8) if method == "adsh" else RECIPE
+    whole = trained if method == "hybridhash" else fit(split, tmp_path / "whole", recipe=recipe, method=method)
+    seen, original = [], losses.METHODS[method].forward
+
+    def forward(self, *batch):
+        seen.append(batch[2].tolist())
+        if len(seen) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, *batch)
+
+    monkeypatch.setattr(losses.METHODS[method], "forward", forward)
+    with pytest.raises(KeyboardInterrupt, match="stopped after step . of epoch 2; the same call goes on from there"):
+        fit(split, tmp_path / "stopped", recipe=recipe, method=method)
+    assert len(seen) == 4  # the first step of the second epoch (of the third, hybridhash)
+    assert len(runs.Run(tmp_path / "stopped").history()) == 1
+    resumed = fit(split, tmp_path / "stopped", recipe=recipe, method=method)
+    assert same(whole, resumed)
+    pd.testing.assert_frame_equal(whole.history(), resumed.history(), check_exact=True)
+
+
+def test_a_second_signal_stops_at_once():
+    with training.loop.StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.asked(1, torch.device("cpu"))
+        with pytest.raises(KeyboardInterrupt, match="stopped at once"):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_request_of_the_system_ends_the_program_with_its_code():
+    with training.loop.StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            stop.leave("after step 3 of epoch 1")
+    assert ended.value.code == 143
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_whole(trained, split, tmp_path, monkeypatch):
+    written, real = [], torch.save
+
+    def save(stored, path):
+        real(stored, path)
+        written.append(path)
+        if len(written) == 2:
+            path.write_bytes(path.read_bytes()[:1000])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="No space left"):
+        fit(split, tmp_path)
+    assert not written[1].exists()
+    monkeypatch.setattr(torch, "save", real)
+    resumed = fit(split, tmp_path)
+    assert same(trained, resumed)
 
 
 def test_a_checkpoint_of_another_size_is_refused(trained, tmp_path):
@@ -182,8 +266,27 @@ def test_a_checkpoint_of_another_size_is_refused(trained, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_training(split, tmp_path, monkeypatch):
     monkeypatch.setattr(losses.HybridHashLoss, "of_codes", lambda self, u, *_: u.sum() * float("nan"))
-    with pytest.raises(FloatingPointError, match="the loss is nan in epoch 1"):
+    with pytest.raises(FloatingPointError, match="the loss is nan in epoch 1, step 1; lower"):
         fit(split, tmp_path)
+
+
+def test_the_first_step_that_is_not_finite_is_named():
+    tally, z = training.tally.Tally(), torch.tensor([[1.0, -1.0], [2.0, 1.0]])
+    for loss in (1.0, 2.0, math.inf, 1.0, math.nan):
+        tally.add(torch.tensor(loss), z)
+    with pytest.raises(FloatingPointError, match="the loss is nan in epoch 8, step 3;"):
+        tally.check(7)
+
+
+def test_the_history_says_what_the_codes_are_worth():
+    tally = training.tally.Tally()
+    for z in ([[3.0, 1.0, -1.0], [3.0, -1.0, -1.0]], [[3.0, 1.0, -1.0], [3.0, 1.0, -1.0]]):
+        tally.add(torch.tensor(1.5), torch.tensor(z))
+    row = tally.means()
+    assert row["loss"] == 1.5
+    assert row["constant_bits"] == 2  # the first is always +1, the last always -1
+    assert row["bit_balance"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)
+    assert row["quantisation_gap"] == pytest.approx((1 - math.tanh(3) + 2 * (1 - math.tanh(1))) / 3)
 
 
 def test_bf16_trains_too(split, tmp_path):

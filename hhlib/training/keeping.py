@@ -2,11 +2,15 @@
 
 import json
 import math
+import os
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
@@ -15,6 +19,9 @@ from hhlib.common import atomic
 from hhlib.retrieval import pack
 from hhlib.runs import Run, surroundings, write_json
 from hhlib.training.recipes import Recipe
+from hhlib.training.tally import Tally
+
+STATE, PREVIOUS = "training_state.pt", "training_state.previous.pt"
 
 
 @dataclass
@@ -22,7 +29,7 @@ class State:
     """Everything that changes while training.
 
     replicas: the network as the processes share it, or `net` itself; copy: its slowly moving copy, where the loss wants
-    one.
+    one; history, timing: a row for each finished epoch; tally: of the steps of the present one.
     """
 
     net: nn.Module
@@ -32,13 +39,14 @@ class State:
     schedule: torch.optim.lr_scheduler.LRScheduler
     loader: DataLoader
     copy: nn.Module | None
-    history: list[dict]
-    timing: list[dict]
+    history: list[dict] = field(default_factory=list)
+    timing: list[dict] = field(default_factory=list)
+    tally: Tally = field(default_factory=Tally)
 
 
 def earlier_state(run: Run, record: dict) -> dict | None:
     """The state of an earlier run in this folder, None if there is none; refuses one with other parameters."""
-    path = run.path / "training_state.pt"
+    path = run.path / STATE
     if not path.is_file():
         return None
     for part in ("parameters", "model", "loss", "data"):
@@ -48,9 +56,21 @@ def earlier_state(run: Run, record: dict) -> dict | None:
                 "use resume=False to train afresh, or another runs_dir to keep both."
             )
     try:
-        return torch.load(path, weights_only=True, map_location="cpu")
+        return _load(path)
     except Exception as error:
-        raise ValueError(f"{path} is damaged or cut short; use resume=False to train afresh.") from error
+        if not path.with_name(PREVIOUS).is_file():
+            raise ValueError(f"{path} is damaged or cut short; use resume=False to train afresh.") from error
+    print(f"{path} is damaged or cut short; going on from the one before.")
+    try:
+        return _load(path.with_name(PREVIOUS))
+    except Exception as error:
+        raise ValueError(
+            f"{path} and {PREVIOUS} are damaged or cut short; use resume=False to train afresh."
+        ) from error
+
+
+def _load(path: Path) -> dict:
+    return {"tally": {}} | torch.load(path, weights_only=True, map_location="cpu")
 
 
 def _differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
@@ -65,7 +85,8 @@ def _differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, 
 def start_afresh(run: Run, record: dict) -> None:
     """Write run.json, after what an earlier training left is gone: a stop from here on never mixes two runs."""
     for name in (
-        "training_state.pt",
+        STATE,
+        PREVIOUS,
         "model.safetensors",
         "history.csv",
         "timing.csv",
@@ -87,10 +108,13 @@ def restore(state: State, stored: dict) -> None:
     for name, part in _parts(state).items():
         part.load_state_dict(stored[name])
     state.history, state.timing = stored["history"], stored["timing"]
+    state.tally = Tally(**stored["tally"]).to(next(state.net.parameters()).device)
 
 
-def save(state: State, run: Run, recipe: Recipe) -> None:
+def save(accelerator: Accelerator, state: State, run: Run, recipe: Recipe) -> None:
     """After each epoch: history, the weights if they are the best so far, and all that is needed to go on."""
+    if not accelerator.is_main_process:
+        return
     scores = [row["validation_map"] for row in state.history]
     valid = [score for score in scores if not math.isnan(score)]
     full_size = len(scores) > recipe.small_epochs
@@ -104,6 +128,26 @@ def save(state: State, run: Run, recipe: Recipe) -> None:
         pd.DataFrame(state.history).to_csv(draft, index=False)
     with atomic(run.path / "timing.csv") as draft:
         pd.DataFrame(state.timing).to_csv(draft, index=False)
+    save_state(accelerator, state, run)
+
+
+def _second_name(path: Path, other: Path) -> None:
+    """Let a file be known by another name too, so that at no moment there is none; a copy where links are unknown."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
+
+
+def save_state(accelerator: Accelerator, state: State, run: Run) -> None:
+    """All that is needed to go on; the one before stays beside it, in case this one gets damaged."""
+    if not accelerator.is_main_process:
+        return
     stored = {name: part.state_dict() for name, part in _parts(state).items()}
-    with atomic(run.path / "training_state.pt") as draft:
-        torch.save(stored | {"history": state.history, "timing": state.timing}, draft)
+    stored |= {"history": state.history, "timing": state.timing, "tally": vars(state.tally)}
+    path = run.path / STATE
+    with atomic(path) as draft:
+        torch.save(stored, draft)
+        if path.is_file():
+            with atomic(path.with_name(PREVIOUS)) as other:
+                _second_name(path, other)

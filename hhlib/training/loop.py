@@ -8,17 +8,18 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, DataLoaderConfiguration
-from accelerate.state import AcceleratorState
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from accelerate import Accelerator
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hhlib import data, losses, metrics, network, retrieval
 from hhlib.runs import Run, check_parameters
-from hhlib.training.keeping import State, earlier_state, restore, save, start_afresh
-from hhlib.training.processes import check_batch_size, replicas, several, share_normalisation, together
+from hhlib.training.keeping import State, earlier_state, restore, save, save_state, start_afresh
+from hhlib.training.processes import check_batch_size, together
 from hhlib.training.recipes import Recipe, choose_device, choose_precision
+from hhlib.training.setup import accelerator_for, batch_size, batches, prepare, set_image_side
+from hhlib.training.stopping import StopRequest
+from hhlib.training.tally import Tally
 
 
 def fit(
@@ -37,6 +38,8 @@ def fit(
 ) -> Run:
     """Train a network and leave it in a run folder.
 
+    For several GPUs or machines, start a script that calls this with torchrun or `accelerate launch`.
+
     Args:
         split: only its training part is looked at; by asymmetric methods, only its database.
         run: the folder; created if need be.
@@ -53,7 +56,8 @@ def fit(
     Raises:
         ValueError: for a bad value, a query that stands in another part, or if the folder holds a run with other
             parameters.
-        FloatingPointError: if the loss is no longer finite; the last epoch's state stays on disk.
+        FloatingPointError: if the loss is no longer finite; the last state that was kept stays on disk.
+        KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, when all that was done is on disk.
     """
     check_parameters(method=method, network=network_name, bits=bits, seed=seed)
     data.check_disjoint(split)
@@ -62,37 +66,32 @@ def fit(
     fit_part, validation = _parts(split, method, recipe, seed)
     parameters = dict(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
     record = _record(split, fit_part, validation, parameters, recipe, device, precision)
-    mean, std = record["data"]["mean"], record["data"]["std"]
-    torch.manual_seed(seed)
-    net, objective = network.create(**record["model"]), losses.create(**record["loss"])
-    earlier = earlier_state(run, record) if resume else None
-    accelerator = _accelerator(device, precision, seed)
-    check_batch_size(_batch_size(recipe, fit_part), accelerator)
-    state = _prepare(accelerator, net, objective, fit_part, recipe)
-    if earlier:
-        _set_image_side(accelerator, state, split.image_size, len(earlier["history"]) - 1, recipe)
-        restore(state, earlier)
-    else:
-        objective.prepare(fit_part.labels)
-        accelerator.wait_for_everyone()  # all have looked for an earlier run
-        if accelerator.is_main_process:
-            start_afresh(run, record)
+    accelerator = accelerator_for(device, precision, seed)
+    state = _begin(accelerator, run, record, fit_part, recipe, resume)
 
-    as_input = partial(data.normalise, mean=mean, std=std, size=split.image_size)
-    first = accelerator.is_main_process
-    bar = tqdm(total=recipe.epochs, initial=len(state.history), unit="epoch", disable=not (live and first))
-    for epoch in range(len(state.history), recipe.epochs):
-        start = time.perf_counter()
-        _set_image_side(accelerator, state, split.image_size, epoch, recipe)
-        row = train_epoch(accelerator, state, epoch, seed, recipe, as_input, split.flip, fit_part)
-        if len(validation) and _is_validated(epoch, recipe):
-            row["validation_map"] = _validate(state.net, validation, mean, std, precision)
-        state.history.append(row)
-        state.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - start})
-        if first:
-            save(state, run, recipe)
-        bar.update()
-        (bar.set_postfix_str if live else accelerator.print)(_progress_line(state, recipe))
+    facts = dict(mean=record["data"]["mean"], std=record["data"]["std"])
+    as_input = partial(network_input, recipe=recipe, flip=split.flip, size=split.image_size, **facts)
+    live = live and accelerator.is_main_process
+    bar = tqdm(total=recipe.epochs, initial=len(state.history), unit="epoch", disable=not live)
+    with StopRequest() as stop:
+        for epoch in range(len(state.history), recipe.epochs):
+            start = time.perf_counter()
+            set_image_side(accelerator, state, split.image_size, epoch, recipe)
+            if not train_epoch(accelerator, state, epoch, seed, recipe, as_input, fit_part, stop):
+                save_state(accelerator, state, run)
+                stop.leave(f"after step {state.tally.steps} of epoch {epoch + 1}")
+            row = {"epoch": epoch + 1} | state.tally.means() | {"learning_rate": state.schedule.get_last_lr()[0]}
+            row |= {"validation_map": math.nan, "distinct_codes": math.nan}
+            if len(validation) and _is_validated(epoch, recipe):
+                row |= _validate(state.net, validation, precision, **facts)
+            state.history.append(row)
+            state.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - start})
+            state.tally = Tally()
+            save(accelerator, state, run, recipe)
+            bar.update()
+            (bar.set_postfix_str if live else accelerator.print)(_progress_line(state, recipe))
+            if epoch + 1 < recipe.epochs and stop.asked(0, accelerator.device):
+                stop.leave(f"after epoch {epoch + 1}")
     bar.close()
     accelerator.wait_for_everyone()  # nobody leaves before everything is on disk
     return run
@@ -129,127 +128,53 @@ def _record(split, fit_part, validation, parameters: dict, recipe: Recipe, devic
     }
 
 
-def _accelerator(device: str, precision: str, seed: int) -> Accelerator:
-    """accelerate's view of the machine; it also shuffles, from a seed, and shares each batch out to the processes."""
-    AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may have trained on another device before
-    return Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="bf16" if precision == "bf16" else "no",
-        dataloader_config=DataLoaderConfiguration(
-            use_seedable_sampler=True, data_seed=seed, non_blocking=True, split_batches=True
-        ),
-    )
-
-
-def _prepare(accelerator: Accelerator, net, objective, part, recipe: Recipe) -> State:
-    """Optimizer, schedule and loader, placed on the device by accelerate."""
-    optimizer = torch.optim.AdamW(_parameter_groups(net, objective, recipe), lr=recipe.learning_rate, fused=True)
-    loader = _loader(accelerator, part, recipe)
-    steps = recipe.epochs * max(1, objective.images_an_epoch // recipe.batch_size)
-    rise = recipe.warmup if recipe.warmup * steps > 1 else 0.0  # OneCycleLR divides by zero where it rises for one step
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise
-    )
-    channels_last(net)
-    if several():
-        share_normalisation(net)
-    net = accelerator.prepare_model(net, evaluation_mode=True)  # device and precision; the replicas are ours
-    optimizer, schedule = accelerator.prepare(optimizer, schedule)
-    objective = objective.to(accelerator.device)
-    return State(
-        net, replicas(net, accelerator), objective, optimizer, schedule, loader, moving_copy(net, objective), [], []
-    )
-
-
-def channels_last(net: nn.Module) -> None:
-    """Lay the kernels out as convolutions like them. Not position embeddings: they have four dimensions by chance."""
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)
-
-
-def moving_copy(net: nn.Module, objective: losses.Method) -> AveragedModel | None:
-    """The slowly moving copy of the network that the loss asks for, None if it asks for none."""
-    if objective.momentum is None:
-        return None
-    return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(objective.momentum), use_buffers=True)
-
-
-def _loader(accelerator: Accelerator, part: data.Part, recipe: Recipe, rows=None):
-    """Shuffled batches of a part, or of some of its rows; the last, smaller one is left out."""
-    return accelerator.prepare(
-        data.loader(
-            part,
-            batch_size=_batch_size(recipe, part if rows is None else rows),
-            shuffle=True,
-            drop_last=True,
-            device=accelerator.device.type,
-            rows=rows,
-        )
-    )
-
-
-def _batch_size(recipe: Recipe, images) -> int:
-    """Images a step, over all processes: the recipe's, or all that there are."""
-    return min(recipe.batch_size, len(images))
-
-
-def _set_image_side(accelerator: Accelerator, state: State, full: int, epoch: int, recipe: Recipe) -> None:
-    """Let the network expect the image side of this epoch, full or half, if it does not already."""
-    side = full // 2 if epoch < recipe.small_epochs else full
-    if state.net.img_size == side:
-        return
-    old = [level.pos_embed for level in state.net.levels]
-    state.net.set_input_size(side)
-    new = {id(before): level.pos_embed for before, level in zip(old, state.net.levels, strict=True)}
-    for group in state.optimizer.param_groups:
-        group["params"] = [new.get(id(parameter), parameter) for parameter in group["params"]]
-    for before in old:
-        state.optimizer.state.pop(before, None)
-    if state.copy is not None:
-        state.copy.module.set_input_size(side)
-    state.replicas = None
-    state.replicas = replicas(state.net, accelerator)
-
-
-def _is_validated(epoch: int, recipe: Recipe) -> bool:
-    """Every few epochs and after the last, once the network sees images of full size."""
-    due = (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs
-    return due and epoch >= recipe.small_epochs
-
-
-def _parameter_groups(net: nn.Module, objective: nn.Module, recipe: Recipe) -> list[dict]:
-    """Matrices and kernels decay; biases, norms and position embeddings do not. Some losses have parameters too."""
-    parameters = [*net.named_parameters(), *objective.named_parameters()]
-    decays = [p for name, p in parameters if p.ndim > 1 and "pos_embed" not in name]
-    stays = [p for name, p in parameters if p.ndim == 1 or "pos_embed" in name]
-    return [{"params": decays, "weight_decay": recipe.weight_decay}, {"params": stays, "weight_decay": 0.0}]
+def _begin(accelerator: Accelerator, run: Run, record: dict, part: data.Part, recipe: Recipe, resume: bool) -> State:
+    """A fresh state, or that of an earlier run in this folder."""
+    check_batch_size(batch_size(recipe, part), accelerator)
+    torch.manual_seed(record["parameters"]["seed"])
+    net, objective = network.create(**record["model"]), losses.create(**record["loss"])
+    full = net.img_size
+    earlier = earlier_state(run, record) if resume else None
+    state = prepare(accelerator, net, objective, part, recipe)
+    accelerator.wait_for_everyone()  # all have looked for an earlier run
+    if earlier:
+        last = len(earlier["history"]) - (not earlier["tally"].get("steps"))  # the epoch it stopped in, or after
+        set_image_side(accelerator, state, full, last, recipe)
+        restore(state, earlier)
+    else:
+        objective.prepare(part.labels)
+        if accelerator.is_main_process:
+            start_afresh(run, record)
+    return state
 
 
 def train_epoch(
-    accelerator: Accelerator, state: State, epoch: int, seed: int, recipe: Recipe, as_input, flip: bool, part: data.Part
-) -> dict:
-    """One pass over the training images -> the epoch's line of the history. as_input: uint8 -> what the net sees."""
-    # Seeded by epoch: a resumed run draws what an uninterrupted one would have drawn.
-    start = seed * 1_000_003 + epoch
-    torch.manual_seed(start)
-    rows = state.loss.start_epoch(epoch)  # what the loss draws is the same on all processes,
-    if accelerator.process_index:  # what happens to the images is not
-        start += accelerator.process_index * 1_000_000_007
-        torch.manual_seed(start)
-    generator = torch.Generator().manual_seed(start)
+    accelerator: Accelerator,
+    state: State,
+    epoch: int,
+    seed: int,
+    recipe: Recipe,
+    as_input,
+    part: data.Part,
+    stop: StopRequest,
+) -> bool:
+    """One pass over the training images, or what a stop has left of it -> whether it came to its end.
+
+    All that is random in a step comes from a seed of that step, so a resumed run draws what an uninterrupted one would
+    have drawn. as_input: see `network_input`.
+    """
+    _reseed(seed, epoch)
+    rows = state.loss.start_epoch(epoch)
     if rows is not None:
-        state.loader = _loader(accelerator, part, recipe, rows)
+        state.loader = batches(accelerator, part, recipe, rows)
     state.loader.set_epoch(epoch)
     state.net.train()
     state.loss.train()
-    total, gap, ones = 0.0, 0.0, 0.0
-    for images, labels, index in state.loader:
-        images = data.augment(images, shift=recipe.shift, flip=flip, erase=recipe.erase, generator=generator)
-        images = as_input(images)
-        if epoch < recipe.small_epochs:
-            images = F.avg_pool2d(images, 2)  # (B, 3, S/2, S/2)
-        z, labels, index = (together(x) for x in (state.replicas(images), labels, index))  # (B, ...), all processes
+    done = state.tally.steps
+    for images, labels, index in accelerator.skip_first_batches(state.loader, done) if done else state.loader:
+        generator = _reseed(seed, epoch, state.tally.steps, accelerator.process_index)
+        images = as_input(images, epoch, generator)  # (B / processes, 3, S, S)
+        z, labels, index = (together(x) for x in (state.replicas(images), labels, index))  # (B, ...)
         if state.loss.remembers:
             with torch.inference_mode():
                 state.loss.remember(together(state.copy(images)), index)
@@ -261,37 +186,54 @@ def train_epoch(
         state.schedule.step()
         if state.copy is not None:
             state.copy.update_parameters(state.net)
-        total += loss.detach()
-        gap += (1 - torch.tanh(z.detach()).abs()).mean()
-        ones += (z.detach() >= 0).float().mean(dim=0)
+        state.tally.add(loss, z)
+        if stop.asked(state.tally.steps, accelerator.device):
+            state.tally.check(epoch)
+            return False
+    state.tally.check(epoch)
     state.loss.end_epoch(epoch, last=epoch + 1 == recipe.epochs)
-    steps = len(state.loader)
-    if not math.isfinite(total):
-        raise FloatingPointError(
-            f"the loss is {float(total)} in epoch {epoch + 1}; lower learning_rate or use float32."
-        )
-    return {
-        "epoch": epoch + 1,
-        "loss": float(total) / steps,
-        "learning_rate": state.schedule.get_last_lr()[0],
-        "quantisation_gap": float(gap) / steps,
-        "bit_balance": float(((ones / steps) - 0.5).abs().mean()),
-        "validation_map": math.nan,
-    }
+    return True
 
 
-def _validate(net: nn.Module, validation: data.Part, mean, std, precision: str) -> float:
+def _reseed(*numbers: int) -> torch.Generator:
+    """Seed PyTorch with these numbers; -> another generator, with the same seed, for what is drawn on the CPU."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
+
+
+def network_input(
+    images: Tensor, epoch: int, generator: torch.Generator, *, recipe: Recipe, flip: bool, size: int, mean, std
+) -> Tensor:
+    """(B, 3, S, S) uint8 -> augmented, normalised, and in early epochs at half its side."""
+    images = data.augment(images, shift=recipe.shift, flip=flip, erase=recipe.erase, generator=generator)
+    images = data.normalise(images, mean=mean, std=std, size=size)
+    return F.avg_pool2d(images, 2) if epoch < recipe.small_epochs else images
+
+
+def _is_validated(epoch: int, recipe: Recipe) -> bool:
+    """Every few epochs and after the last, once the network sees images of full size."""
+    due = (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs
+    return due and epoch >= recipe.small_epochs
+
+
+def _validate(net: nn.Module, validation: data.Part, precision: str, *, mean, std) -> dict:
     """Expected mAP of the validation images among each other: unseen queries and an unseen database, as in the test.
 
     Against the training images, whose codes the network has learnt by heart, any network looks better than it is.
+    And how many different codes there are for each image: 1 if each has its own, near 0 if all fell on a few.
     """
-    z = retrieval.encode(net, validation, mean=mean, std=std, precision=precision)
-    return metrics.leave_one_out_map(z.numpy(), validation.labels.numpy())
+    z = retrieval.encode(net, validation, mean=mean, std=std, precision=precision).numpy()
+    return {
+        "validation_map": metrics.leave_one_out_map(z, validation.labels.numpy()),
+        "distinct_codes": len(np.unique(retrieval.pack(z), axis=0)) / len(z),
+    }
 
 
 def _progress_line(state: State, recipe: Recipe) -> str:
     row, seconds = state.history[-1], [entry["seconds"] for entry in state.timing]
     left = (recipe.epochs - len(seconds)) * sum(seconds) / len(seconds)
     score = "" if math.isnan(row["validation_map"]) else f"  validation mAP {row['validation_map']:.3f}"
-    done = f"epoch {row['epoch']:3d}/{recipe.epochs}  loss {row['loss']:.3f}{score}"
+    still = f"  {row['constant_bits']} bits never change" if row["constant_bits"] else ""
+    done = f"epoch {row['epoch']:3d}/{recipe.epochs}  loss {row['loss']:.3f}{score}{still}"
     return f"{done}  {seconds[-1]:.1f} s, {left:.0f} s left"

@@ -1,0 +1,52 @@
+"""Stopping a training without losing a step."""
+
+import signal
+import sys
+
+import torch
+
+from hhlib.training.processes import several, together
+
+
+class StopRequest:
+    """While a ``with`` lasts, the first SIGINT (the stop button, Ctrl-C) or SIGTERM only asks to stop; a second stops.
+
+    Outside the main thread signals cannot be caught, and do what they always do.
+    """
+
+    EVERY = 10  #: steps between two moments at which several processes agree whether one of them was asked
+
+    def __enter__(self) -> "StopRequest":
+        self.received, self._before = None, {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._ask)
+        except ValueError:  # not the main thread
+            pass
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _frame) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt("stopped at once; what was done since the last checkpoint is lost.")
+        self.received = signal.Signals(number)
+        print(f"{self.received.name}: stopping after this step, and keeping what is done.", file=sys.stderr)
+
+    def asked(self, steps: int, device: torch.device) -> bool:
+        """Whether to stop now, after so many steps of an epoch; all processes get the same answer."""
+        if not several():
+            return self.received is not None
+        if steps % self.EVERY:
+            return False
+        return bool(together(torch.tensor([self.received is not None], device=device)).any())
+
+    def leave(self, where: str) -> None:
+        """Raise what the signal stands for: KeyboardInterrupt, or SystemExit for SIGTERM."""
+        text = f"stopped {where}; the same call goes on from there."
+        if self.received == signal.SIGTERM:
+            print(text, file=sys.stderr)
+            raise SystemExit(128 + signal.SIGTERM)
+        raise KeyboardInterrupt(text)

@@ -1,0 +1,46 @@
+"""Train as notebook 3 does, without the notebook: on several GPUs or machines, or wherever no notebook should be.
+
+    torchrun --nproc-per-node 8 tools/train.py -p dataset imagenet -p lists FOLDER -p network base
+
+Parameters and their defaults are those of notebook 3. The notebooks then read the run: give them the same parameters.
+"""
+
+import argparse
+import sys
+
+from run_notebooks import NOTEBOOKS, check_names, defaults, literal
+
+import hhlib as hh
+
+NOTEBOOK = next(path for path in NOTEBOOKS if path.stem.startswith("03"))
+
+
+def main() -> int:
+    """Train what the command line asks for; 2 if it asks for what does not exist."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    given = {name: literal(value) for name, value in parser.parse_args().parameter}
+    known = defaults(NOTEBOOK)
+    try:
+        check_names(given, {NOTEBOOK: known})
+        train(argparse.Namespace(**known | given))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(p: argparse.Namespace) -> None:
+    """What notebook 3 does between its pictures, with its parameters."""
+    name = dict(dataset=p.dataset, method=p.method, network=p.network, bits=p.bits, seed=p.seed)
+    run = hh.runs.Run(hh.runs.folder(**name, root=p.runs_dir))
+    changes = dict(epochs=p.epochs, batch_size=p.batch_size, learning_rate=p.learning_rate)
+    recipe = hh.training.recipe_for(p.dataset, method=p.method, loss=p.loss, **changes)
+    where = dict(root=p.data_dir, size=p.image_size or None, lists=p.lists or None, cache=p.cache)
+    split = hh.data.load(p.dataset, seed=p.seed, **where)
+    how = dict(method=p.method, network_name=p.network, bits=p.bits, seed=p.seed)
+    hh.training.fit(split, run, **how, recipe=recipe, device=p.device, precision=p.precision, resume=p.resume)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
