@@ -55,12 +55,25 @@ def table(root: str | Path = "runs") -> pd.DataFrame:
     return pd.DataFrame([_row(run) for run in find(root)])
 
 
+def optimism(history: pd.DataFrame) -> float:
+    """Points of mAP (hundredths) that choosing the epoch on the queries adds to an honest choice, on the validation
+    part: the best query score of all epochs, less that of the epoch with the best validation score.
+
+    NaN where the history lacks one of the two.
+    """
+    both = history.dropna(subset=["validation_map", "query_map"]) if "query_map" in history else history[:0]
+    if not len(both):
+        return math.nan
+    return 100 * float(both["query_map"].max() - both["query_map"][both["validation_map"].idxmax()])
+
+
 def _row(run: "Run") -> dict:
     record, scores = run.record, run.metrics()
     parameters, timing = record["parameters"], run.path / "timing.csv"
     names = ("dataset", "method", "network", "bits", "seed")
     row = {name: parameters[name] for name in names} | {"family": METHODS[parameters["method"]].family}
     row |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
+    row["chosen_on"] = parameters["recipe"].get("choose", "validation")
     row["database_codes_learnt"] = scores.get("database_codes_learnt", False)
     row["seconds_an_epoch"] = pd.read_csv(timing)["seconds"].median() if timing.is_file() else math.nan
     return row | {"loss": json.dumps(parameters["recipe"]["loss"]), "git_commit": record["git_commit"]}

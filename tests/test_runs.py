@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hhlib import common, runs
@@ -87,3 +88,10 @@ def test_the_table_has_one_row_for_each_evaluated_run(tmp_path):
     assert table["seed"].tolist() == [0, 1]
     assert table["seconds_an_epoch"].tolist() == [3.0, 3.0]
     assert set(table["family"]) == {"central"}
+
+
+def test_optimism_is_what_choosing_on_the_queries_adds():
+    history = pd.DataFrame({"validation_map": [0.5, np.nan, 0.8, 0.7], "query_map": [0.4, 0.99, 0.6, 0.65]})
+    assert runs.optimism(history) == pytest.approx(5.0)  # 0.65, less 0.60 of the epoch that validation chose
+    assert np.isnan(runs.optimism(history[["validation_map"]]))
+    assert np.isnan(runs.optimism(history[1:2]))

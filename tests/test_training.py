@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from hhlib import data, losses, retrieval, runs, training
+from hhlib import data, losses, metrics, retrieval, runs, training
 from hhlib.data import Split
 
 RECIPE = training.Recipe(epochs=3, batch_size=16, learning_rate=1e-3, drop_path=0.1, validate_every=1, small_epochs=1)
@@ -148,15 +148,43 @@ def test_training_afresh_leaves_nothing_of_the_earlier_run(trained, split, tmp_p
     assert runs.Run(tmp_path).parameters["bits"] == 8
 
 
-def test_the_best_validated_epoch_is_kept(split, tmp_path, monkeypatch):
-    scores = iter([0.2, 0.9, 0.5])
-    monkeypatch.setattr(training.loop, "_validate", lambda *_, **__: {"validation_map": next(scores)})
+@pytest.mark.parametrize("choose", ["validation", "queries"])
+def test_the_best_epoch_is_kept(choose, split, tmp_path, monkeypatch):
+    """By the column that chooses; the other one would choose the last."""
+    chooses, other = iter([0.2, 0.9, 0.5]), iter([0.1, 0.2, 0.3])
+    validation, queries = (chooses, other) if choose == "validation" else (other, chooses)
+    monkeypatch.setattr(training.loop, "_validate", lambda *_, **__: {"validation_map": next(validation)})
+    monkeypatch.setattr(training.loop, "_score", lambda *_, **__: next(queries))
     kept, save = [], training.keeping.save_file
     monkeypatch.setattr(training.keeping, "save_file", lambda *a: (kept.append(1), save(*a)))
-    best = fit(split, tmp_path / "best", recipe=replace(RECIPE, small_epochs=0))
+    best = fit(split, tmp_path / "best", recipe=replace(RECIPE, small_epochs=0, choose=choose))
     assert len(kept) == 2
     last = torch.load(best.path / "training_state.pt", weights_only=True)["net"]
     assert not all(torch.equal(tensor, last[name]) for name, tensor in weights(best).items())
+
+
+def test_the_released_way_of_choosing_is_marked_and_its_optimism_told(split, tmp_path):
+    run = fit(split, tmp_path, recipe=replace(RECIPE, choose="queries"))
+    assert run.parameters["recipe"]["choose"] == "queries"
+    history, facts = run.history(), run.record["data"]
+    assert history["query_map"].isna().tolist() == [True, False, False]
+    z = [retrieval.encode(run.model(), p, mean=facts["mean"], std=facts["std"]) for p in (split.query, split.database)]
+    pair = z[0].numpy(), split.query.labels.numpy(), z[1].numpy(), split.database.labels.numpy()
+    kept = metrics.evaluate(*pair, topk=split.protocol.topk)["map"]["expected"]
+    assert kept == pytest.approx(history["query_map"].max(), abs=0.02)  # encoded in another precision
+    with pytest.raises(ValueError, match="choose is 'queries', but adsh is asymmetric"):
+        fit(split, tmp_path / "asymmetric", recipe=replace(RECIPE, choose="queries"), method="adsh")
+    with pytest.raises(ValueError, match="choose is 'test', but it must be one of validation, queries"):
+        replace(RECIPE, choose="test")
+
+
+def test_a_gpu_that_is_too_small_says_what_to_lower(split, tmp_path, monkeypatch):
+    def forward(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(losses.HybridHashLoss, "forward", forward)
+    with pytest.raises(MemoryError, match="batch_size 16 and images of 32 pixels: lower batch_size or image_size"):
+        fit(split, tmp_path)
 
 
 def test_without_validation_the_last_epoch_is_kept(split, tmp_path):

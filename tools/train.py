@@ -34,7 +34,7 @@ def train(p: argparse.Namespace) -> None:
     """What notebook 3 does between its pictures, with its parameters."""
     name = dict(dataset=p.dataset, method=p.method, network=p.network, bits=p.bits, seed=p.seed)
     run = hh.runs.Run(hh.runs.folder(**name, root=p.runs_dir))
-    changes = dict(epochs=p.epochs, batch_size=p.batch_size, learning_rate=p.learning_rate)
+    changes = dict(epochs=p.epochs, batch_size=p.batch_size, learning_rate=p.learning_rate, choose=p.choose)
     recipe = hh.training.recipe_for(p.dataset, method=p.method, loss=p.loss, **changes)
     where = dict(root=p.data_dir, size=p.image_size or None, lists=p.lists or None, cache=p.cache)
     split = hh.data.load(p.dataset, seed=p.seed, **where)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from hhlib.common import atomic
 from hhlib.retrieval import pack
 from hhlib.runs import Run, surroundings, write_json
-from hhlib.training.recipes import Recipe
+from hhlib.training.recipes import CHOICES, Recipe
 from hhlib.training.tally import Tally
 
 STATE, PREVIOUS = "training_state.pt", "training_state.previous.pt"
@@ -115,7 +115,7 @@ def save(accelerator: Accelerator, state: State, run: Run, recipe: Recipe) -> No
     """After each epoch: history, the weights if they are the best so far, and all that is needed to go on."""
     if not accelerator.is_main_process:
         return
-    scores = [row["validation_map"] for row in state.history]
+    scores = [row[CHOICES[recipe.choose]] for row in state.history]
     valid = [score for score in scores if not math.isnan(score)]
     full_size = len(scores) > recipe.small_epochs
     if full_size and (not valid or scores[-1] == max(valid)):

@@ -41,7 +41,8 @@ def fit(
     For several GPUs or machines, start a script that calls this with torchrun or `accelerate launch`.
 
     Args:
-        split: only its training part is looked at; by asymmetric methods, only its database.
+        split: only its training part is looked at; by asymmetric methods, only its database. All of it if the recipe
+            chooses on the queries.
         run: the folder; created if need be.
         method, network_name, bits, seed: what the run is named after.
         recipe: how to train.
@@ -56,6 +57,7 @@ def fit(
     Raises:
         ValueError: for a bad value, a query that stands in another part, or if the folder holds a run with other
             parameters.
+        MemoryError: if the GPU's memory is too small for a step.
         FloatingPointError: if the loss is no longer finite; the last state that was kept stays on disk.
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, when all that was done is on disk.
     """
@@ -63,6 +65,7 @@ def fit(
     data.check_disjoint(split)
     device = choose_device(device)
     precision = choose_precision(precision, device)
+    _check_choice(method, recipe)
     fit_part, validation = _parts(split, method, recipe, seed)
     parameters = dict(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
     record = _record(split, fit_part, validation, parameters, recipe, device, precision)
@@ -77,13 +80,20 @@ def fit(
         for epoch in range(len(state.history), recipe.epochs):
             start = time.perf_counter()
             set_image_side(accelerator, state, split.image_size, epoch, recipe)
-            if not train_epoch(accelerator, state, epoch, seed, recipe, as_input, fit_part, stop):
+            try:
+                finished = train_epoch(accelerator, state, epoch, seed, recipe, as_input, fit_part, stop)
+            except torch.OutOfMemoryError as error:
+                raise MemoryError(_too_large(recipe, split.image_size)) from error
+            if not finished:
                 save_state(accelerator, state, run)
                 stop.leave(f"after step {state.tally.steps} of epoch {epoch + 1}")
             row = {"epoch": epoch + 1} | state.tally.means() | {"learning_rate": state.schedule.get_last_lr()[0]}
             row |= {"validation_map": math.nan, "distinct_codes": math.nan}
             if len(validation) and _is_validated(epoch, recipe):
                 row |= _validate(state.net, validation, precision, **facts)
+            if recipe.choose == "queries":
+                due = _is_validated(epoch, recipe)
+                row["query_map"] = _score(state.net, split, precision, **facts) if due else math.nan
             state.history.append(row)
             state.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - start})
             state.tally = Tally()
@@ -95,6 +105,13 @@ def fit(
     bar.close()
     accelerator.wait_for_everyone()  # nobody leaves before everything is on disk
     return run
+
+
+def _check_choice(method: str, recipe: Recipe) -> None:
+    if recipe.choose == "queries" and losses.METHODS[method].family == "asymmetric":
+        raise ValueError(
+            f"choose is 'queries', but {method} is asymmetric and keeps its last epoch; it must be validation."
+        )
 
 
 def _parts(split: data.Split, method: str, recipe: Recipe, seed: int) -> tuple[data.Part, data.Part]:
@@ -211,6 +228,13 @@ def network_input(
     return F.avg_pool2d(images, 2) if epoch < recipe.small_epochs else images
 
 
+def _too_large(recipe: Recipe, size: int) -> str:
+    return (
+        f"the GPU's memory is too small for a step with batch_size {recipe.batch_size} and images of {size} pixels: "
+        "lower batch_size or image_size, take a smaller network, or precision bf16. The last state stays on disk."
+    )
+
+
 def _is_validated(epoch: int, recipe: Recipe) -> bool:
     """Every few epochs and after the last, once the network sees images of full size."""
     due = (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs
@@ -228,6 +252,14 @@ def _validate(net: nn.Module, validation: data.Part, precision: str, *, mean, st
         "validation_map": metrics.leave_one_out_map(z, validation.labels.numpy()),
         "distinct_codes": len(np.unique(retrieval.pack(z), axis=0)) / len(z),
     }
+
+
+def _score(net: nn.Module, split: data.Split, precision: str, *, mean, std) -> float:
+    """Expected mAP of the queries: what notebook 4 measures at the end, looked at during training."""
+    pair = []
+    for part in (split.query, split.database):
+        pair += [retrieval.encode(net, part, mean=mean, std=std, precision=precision).numpy(), part.labels.numpy()]
+    return metrics.evaluate(*pair, topk=split.protocol.topk, database_order=False)["map"]["expected"]
 
 
 def _progress_line(state: State, recipe: Recipe) -> str:

@@ -8,6 +8,8 @@ import torch
 from hhlib import losses
 from hhlib.common import check_above, check_choice, check_whole
 
+CHOICES = {"validation": "validation_map", "queries": "query_map"}  #: column of the history that chooses the epoch
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -28,6 +30,8 @@ class Recipe:
         drop_path: stochastic depth of the last layer, 0 to below 1.
         validation: share of the training images held out to choose the epoch, 0 to below 1; 0 keeps the last epoch.
         validate_every: epochs between two looks at the validation part.
+        choose: which epoch is kept: the best on the "validation" part, or, as the released code does, on the "queries".
+            The second makes a score better than it is (`runs.optimism` says by how much), and is for showing that.
     """
 
     epochs: int
@@ -43,6 +47,7 @@ class Recipe:
     loss: dict = field(default_factory=dict)
     validation: float = 0.1
     validate_every: int = 5
+    choose: str = "validation"
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "validate_every"):
@@ -52,6 +57,7 @@ class Recipe:
         check_whole("small_epochs", self.small_epochs, 0, self.epochs - 1)
         for name in ("learning_rate", "clip"):
             check_above(name, getattr(self, name))
+        check_choice("choose", self.choose, CHOICES)
 
 
 #: For photographs at 224 pixels: batch, epochs and shift of the released code, our optimizer. Not run yet.
