@@ -4,10 +4,10 @@
 
 The plain way is what most published code does: float32, attention written out as a softmax between two products,
 images laid out channel by channel, an optimizer that loops over parameters. The kit's: bf16 where the machine has it,
-fused attention, channels last, a fused optimizer. On a GPU, fp16 with a loss scale is timed as a third way. A step is
-forward, loss (hybridhash, 5,000 remembered images, 64 bits), backward, clipping and update; the ways take turns.
-`--memory` measures the peak of a step in a fresh process for several batch sizes, `--growth` draws what a step of the
-micro network costs by images, bits and image side.
+fused attention where it pays, channels last, a fused optimizer. On a GPU, fp16 with a loss scale is timed as a third
+way. A step is forward, loss (hybridhash, 5,000 remembered images, 64 bits), backward, clipping and update; the ways
+take turns. `--memory` measures the peak of a step in a fresh process for several batch sizes, `--growth` draws what a
+step of the micro network costs by images, bits and image side.
 """
 
 import argparse
@@ -51,8 +51,8 @@ class Way:
         self.layout = torch.contiguous_format
         if plain:
             for module in self.net.modules():
-                if hasattr(module, "fused_attn"):
-                    module.fused_attn = False
+                if isinstance(module, network.BlockAttention):
+                    module.fused = False
         else:
             channels_last(self.net)
             self.layout = torch.channels_last
@@ -147,7 +147,7 @@ def one_step(arguments: argparse.Namespace) -> None:
 def memory(arguments: argparse.Namespace) -> None:
     """Peak memory by batch size, each in a process of its own."""
     print("batch   kit, MiB   plain float32, MiB")
-    for batch in (1, 4, 16, 64):
+    for batch in (1, 2, 4, 8, 16):
         peaks = []
         for way in ("kit", "plain"):
             words = f"--network {arguments.network} --size {arguments.size} --device {arguments.device} --batch {batch}"

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
-from timm.models.nest import Attention, deblockify
+from timm.models.nest import deblockify
 from torch import Tensor, nn
+
+from hhlib.network import BlockAttention
 
 
 @contextmanager
@@ -26,9 +28,9 @@ def capture(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     maps: dict[str, Tensor] = {}
     with ExitStack() as undo:
         for name, module in net.named_modules():
-            if isinstance(module, Attention):
-                undo.callback(setattr, module, "fused_attn", module.fused_attn)
-                module.fused_attn = False
+            if isinstance(module, BlockAttention):
+                undo.callback(setattr, module, "fused", module.fused)
+                module.fused = False
                 keep = lambda _, inputs, name=name: maps.update({name: inputs[0].detach()})  # noqa: E731
                 undo.callback(module.attn_drop.register_forward_pre_hook(keep).remove)
         yield maps

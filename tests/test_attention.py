@@ -43,9 +43,7 @@ def test_captured_attention_equals_a_direct_softmax(net, images):
 
 def test_looking_changes_nothing_and_leaves_nothing_behind(net, images):
     def traces():
-        return [
-            (len(m._forward_hooks), len(m._forward_pre_hooks), getattr(m, "fused_attn", None)) for m in net.modules()
-        ]
+        return [(len(m._forward_hooks), len(m._forward_pre_hooks), getattr(m, "fused", None)) for m in net.modules()]
 
     before, state = net(images), traces()
     attention.block_attention(net, images)

@@ -1,6 +1,6 @@
 """The HybridHash network: its parts (`model`), its sizes by name (`presets`), weights from elsewhere (`weights`)."""
 
-from hhlib.network.model import HEADS, VARIANTS, BlockTokenAttention, HashLayer, HybridHash, Interaction
+from hhlib.network.model import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, HybridHash, Interaction
 from hhlib.network.presets import PRESETS, create, names
 from hhlib.network.weights import MatchReport, load_nest, load_released, load_weights
 
@@ -8,6 +8,7 @@ __all__ = [
     "HEADS",
     "PRESETS",
     "VARIANTS",
+    "BlockAttention",
     "BlockTokenAttention",
     "HashLayer",
     "HybridHash",
