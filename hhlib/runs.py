@@ -76,7 +76,8 @@ def _row(run: "Run") -> dict:
     row["chosen_on"] = parameters["recipe"].get("choose", "validation")
     row["database_codes_learnt"] = scores.get("database_codes_learnt", False)
     row["seconds_an_epoch"] = pd.read_csv(timing)["seconds"].median() if timing.is_file() else math.nan
-    return row | {"loss": json.dumps(parameters["recipe"]["loss"]), "git_commit": record["git_commit"]}
+    row |= {"loss": json.dumps(parameters["recipe"]["loss"]), "epochs": parameters["recipe"]["epochs"]}
+    return row | {"git_commit": record["git_commit"]}
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -77,7 +77,8 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(tmp_path):
 def test_the_table_has_one_row_for_each_evaluated_run(tmp_path):
     for seed, expected in [(0, 0.5), (1, 0.7)]:
         run = runs.Run(runs.folder(dataset="digits", method="csq", network="micro", bits=12, seed=seed, root=tmp_path))
-        parameters = dict(dataset="digits", method="csq", network="micro", bits=12, seed=seed, recipe={"loss": {}})
+        parameters = dict(dataset="digits", method="csq", network="micro", bits=12, seed=seed)
+        parameters["recipe"] = {"loss": {}, "epochs": 3}
         runs.write_json(run.path / "run.json", {"parameters": parameters, "git_commit": "abc"})
         (run.path / "timing.csv").write_text("epoch,seconds\n1,2.0\n2,3.0\n3,9.0\n")
         if seed == 0:

@@ -133,6 +133,18 @@ def test_a_finished_run_is_left_as_it_is_and_other_parameters_are_refused(traine
         fit(split, trained.path, bits=8)
 
 
+def test_a_run_from_before_a_recipe_had_a_field_is_known_again(trained, split, tmp_path):
+    copied(trained, tmp_path)
+    record = trained.record
+    del record["parameters"]["recipe"]["choose"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    before = kept(runs.Run(tmp_path))
+    fit(split, tmp_path)
+    assert kept(runs.Run(tmp_path)) == before
+    with pytest.raises(ValueError, match="recipe.choose = 'validation', but 'queries' is asked for"):
+        fit(split, tmp_path, recipe=replace(RECIPE, choose="queries"))
+
+
 def test_training_afresh_leaves_nothing_of_the_earlier_run(trained, split, tmp_path, monkeypatch):
     for path in trained.path.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 import pandas as pd
@@ -49,8 +49,11 @@ def earlier_state(run: Run, record: dict) -> dict | None:
     path = run.path / STATE
     if not path.is_file():
         return None
+    before = run.record
+    usual = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    before["parameters"]["recipe"] = usual | before["parameters"]["recipe"]  # recipes used to have fewer fields
     for part in ("parameters", "model", "loss", "data"):
-        for name, old, new in _differences(run.record[part], record[part]):
+        for name, old, new in _differences(before[part], record[part]):
             raise ValueError(
                 f"{run.path} holds a run with {name} = {old!r}, but {new!r} is asked for; "
                 "use resume=False to train afresh, or another runs_dir to keep both."
