@@ -45,7 +45,7 @@ class Way:
 
     def __init__(self, arguments: argparse.Namespace, dtype: torch.dtype, *, plain: bool, bits: int = BITS):
         torch.manual_seed(0)
-        self.device, self.dtype, self.plain = torch.device(arguments.device), dtype, plain
+        self.device, self.dtype = torch.device(arguments.device), dtype
         self.net = network.create(arguments.network, bits=bits, img_size=arguments.size).to(self.device)
         self.loss = losses.create("hybridhash", bits=bits, num_classes=CLASSES, train_size=IMAGES).to(self.device)
         self.layout = torch.contiguous_format

@@ -34,7 +34,7 @@ def main() -> int:
     """Run what the command line asks for; the exit code is the number of notebooks that failed (0 or 1)."""
     os.chdir(PROJECT)  # where the notebooks' relative paths start
     arguments = parse()
-    given = {name: literal(value) for name, value in arguments.parameter}
+    given = values_of(arguments)
     known = {path: defaults(path) for path in NOTEBOOKS}
     try:
         chosen = choose(arguments.only)
@@ -62,10 +62,21 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser = parameter_parser(__doc__)
     parser.add_argument("--only", nargs="+", metavar="NN", help="numbers of the notebooks to run, such as 03 04b")
     return parser.parse_args()
+
+
+def parameter_parser(description: str) -> argparse.ArgumentParser:
+    """A command line that takes notebooks' parameters."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    return parser
+
+
+def values_of(arguments: argparse.Namespace) -> dict:
+    """The parameters given on such a command line."""
+    return {name: literal(value) for name, value in arguments.parameter}
 
 
 def choose(numbers: list[str] | None) -> list[Path]:

@@ -8,7 +8,7 @@ Parameters and their defaults are those of notebook 3. The notebooks then read t
 import argparse
 import sys
 
-from run_notebooks import NOTEBOOKS, check_names, defaults, literal
+from run_notebooks import NOTEBOOKS, check_names, defaults, parameter_parser, values_of
 
 import hhlib as hh
 
@@ -17,9 +17,7 @@ NOTEBOOK = next(path for path in NOTEBOOKS if path.stem.startswith("03"))
 
 def main() -> int:
     """Train what the command line asks for; 2 if it asks for what does not exist."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    given = {name: literal(value) for name, value in parser.parse_args().parameter}
+    given = values_of(parameter_parser(__doc__).parse_args())
     known = defaults(NOTEBOOK)
     try:
         check_names(given, {NOTEBOOK: known})

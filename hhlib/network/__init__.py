@@ -1,6 +1,8 @@
-"""The HybridHash network: its parts (`model`), its sizes by name (`presets`), weights from elsewhere (`weights`)."""
+"""The HybridHash network: its parts (`parts`), the whole (`model`), its sizes by name (`presets`), weights from
+elsewhere (`weights`)."""
 
-from hhlib.network.model import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, HybridHash, Interaction
+from hhlib.network.model import HybridHash
+from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction
 from hhlib.network.presets import PRESETS, create, names
 from hhlib.network.weights import MatchReport, load_nest, load_released, load_weights
 

@@ -1,0 +1,154 @@
+"""What the network is made of: attention in blocks and among block tokens, interaction modules, the hash layer.
+
+For the letters used for shapes and the two variants, see `hhlib.network.model`.
+"""
+
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
+from timm.models.nest import Attention
+from torch import Tensor, nn
+
+VARIANTS = ("paper", "released")
+HEADS = ("linear", "normalised", "divide")
+
+
+class BlockAttention(Attention):
+    """timm's attention within blocks, computed the fastest way there is for the occasion.
+
+    PyTorch's fused kernels take four axes, so the blocks go into the batch's axis; with timm's five, PyTorch falls back
+    to a path slower than the softmax written out. On a CPU the fused kernel's gradient is slow too, so it is not used
+    there (base network, 224 pixels, forward and backward of 8 images: 2.4 s fused, 3.6 s with five axes, 1.5 s written
+    out).
+
+    Attributes:
+        fused: False writes the softmax out always, for those who want to see it.
+    """
+
+    def __init__(self, dim: int, heads: int, *, qkv_bias: bool):
+        super().__init__(dim, heads, qkv_bias=qkv_bias)
+        self.fused = True
+        self.fused_attn = False  # timm's way is the written-out one
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, N, C) -> (B, T, N, C)."""
+        if not self.fused or (torch.is_grad_enabled() and x.device.type == "cpu"):
+            return super().forward(x)
+        B, T, N, C = x.shape
+        q, k, v = self.qkv(x).reshape(B * T, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B*T, H, N, C/H) each
+        x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
+        x = x.permute(0, 2, 3, 1).reshape(B, T, N, C)  # NesT merges heads last, so that weights fit
+        return self.proj_drop(self.proj(x))
+
+
+class BlockTokenAttention(nn.Module):
+    """Global branch: one token a block (or four), self-attention among the tokens, back to the grid.
+
+    Paper, "interaction module"; multi-head attention without qkv bias, norm or residual, heads merged as in NesT.
+
+    Args:
+        dim: channels C.
+        grid: side of the incoming map, in tokens.
+        pool: side of the square that one block token averages; b for one token a block, b/2 for four.
+        heads: attention heads; divides `dim`.
+        variant: "paper" or "released", see the module's docstring.
+    """
+
+    def __init__(self, dim: int, grid: int, pool: int, heads: int, variant: str):
+        super().__init__()
+        self.pool, self.variant = pool, variant
+        self.pos_embed = nn.Parameter(torch.zeros(1, (grid // pool) ** 2, dim))
+        self.attn = BlockAttention(dim, heads, qkv_bias=False)
+
+    def forward(self, x: Tensor, reduce: nn.Module | None = None) -> Tensor:
+        """(B, C_in, h, h) -> (B, C, h, h). `reduce`, a 1x1 convolution C_in -> C, may be left out if C_in = C."""
+        x = F.avg_pool2d(x, self.pool)  # (B, C_in, t, t)
+        if reduce:  # the same as convolving first, as the paper has it, at 1/pool² of the work: both are linear
+            x = reduce(x)  # (B, C, t, t)
+        B, C, t, _ = x.shape
+        if self.variant == "paper":
+            x = x.permute(0, 2, 3, 1)  # (B, t, t, C); the released code forgets this step, and so scrambles
+        tokens = x.reshape(B, t * t, C)
+        tokens = self.attn((tokens + self.pos_embed)[:, None])[:, 0]  # timm's attention wants a block axis
+        x = tokens.transpose(1, 2).reshape(B, C, t, t)
+        return F.interpolate(x, scale_factor=self.pool, mode="bilinear", align_corners=False)
+
+
+class Interaction(nn.Module):
+    """Interaction module in front of levels 1 and 2: local + global, then halve the grid.
+
+    Takes the place of timm's ConvPool and keeps its names (`conv`, `norm`), so that NesT weights fit.
+
+    Args:
+        c_in, c_out: channels before and after.
+        grid: side of the incoming map, in tokens.
+        pool, heads, variant: see `BlockTokenAttention`.
+        global_branch: False leaves out the global branch and nothing else, a fair ablation: the 3x3 convolution,
+            which pretrained weights fill, stays.
+    """
+
+    def __init__(self, c_in: int, c_out: int, grid: int, pool: int, heads: int, variant: str, global_branch: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel_size=3, padding=1)
+        self.norm = LayerNorm2d(c_out, eps=1e-6)
+        if global_branch:
+            self.reduce = nn.Conv2d(c_in, c_out, kernel_size=1, bias=False)
+            self.tokens = BlockTokenAttention(c_out, grid, pool, heads, variant)
+        self.global_branch = global_branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, h, h) -> (B, C_out, h/2, h/2)."""
+        y = self.conv(x)  # (B, C_out, h, h)
+        if self.global_branch:
+            y = y + self.tokens(x, self.reduce)
+        return F.max_pool2d(self.norm(y), kernel_size=3, stride=2, padding=1)  # (B, C_out, h/2, h/2)
+
+
+class DivideAndEncode(nn.Module):
+    """K slices of r features each, and one linear map a slice: each bit sees its own features only.
+
+    Lai et al., "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015, section 3.2.
+    """
+
+    def __init__(self, bits: int, slice_length: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(bits, slice_length) / math.sqrt(slice_length))
+        self.bias = nn.Parameter(torch.zeros(bits))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, K * r) -> (B, K)."""
+        slices = F.relu(features).unflatten(1, self.weight.shape)  # (B, K, r)
+        return (slices * self.weight).sum(dim=2) + self.bias
+
+
+class HashLayer(nn.Module):
+    """From the last feature map to K real numbers, one a bit. No squashing: each loss brings its own.
+
+    With one token a block, the global branch attends over a single token: its softmax is 1, so the branch is a linear
+    map of the mean feature vector, added everywhere.
+
+    Args:
+        head: what comes last, one of `HEADS`: "linear" (the paper's), "normalised" (over the batch, bit by bit) or
+            "divide" (see `DivideAndEncode`); the losses say which they need.
+    """
+
+    SLICE = 50  #: features a bit of the "divide" head, as in the network files of its authors
+
+    def __init__(self, dim: int, bits: int, grid: int, pool: int, heads: int, variant: str, head: str):
+        super().__init__()
+        self.conv_row = nn.Conv2d(dim, dim, kernel_size=(1, 3), padding=(0, 1))
+        self.conv_column = nn.Conv2d(dim, dim, kernel_size=(3, 1), padding=(1, 0))
+        self.tokens = BlockTokenAttention(dim, grid, pool, heads, variant)
+        self.to_bits = nn.Conv2d(dim, bits * self.SLICE if head == "divide" else bits, kernel_size=1)
+        lasts = {"linear": nn.Identity, "normalised": partial(nn.BatchNorm1d, bits)}
+        lasts["divide"] = partial(DivideAndEncode, bits, self.SLICE)
+        self.last = lasts[head]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, b, b) -> z (B, K)."""
+        x = self.conv_column(self.conv_row(x)) + self.tokens(x)  # (B, C, b, b)
+        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)  # (B, C, ceil(b/2), ceil(b/2))
+        return self.last(self.to_bits(x).mean(dim=(2, 3)))  # (B, K)
