@@ -87,6 +87,18 @@ def test_the_runner_chooses_by_number(monkeypatch):
         choose(["7"])
 
 
+def test_training_without_the_notebook_takes_its_parameters(tmp_path):
+    command = [sys.executable, str(RUNNER.with_name("train.py")), "-p", "runs_dir", str(tmp_path)]
+    values = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
+    done = subprocess.run([*command, *values], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "shapes" / "hybridhash-micro-12bits-seed0" / "run.json").read_text())
+    assert record["parameters"]["recipe"]["epochs"] == 1
+    refused = subprocess.run([*command, "-p", "bitz", "3"], capture_output=True, text=True, cwd=PROJECT)
+    assert refused.returncode == 2
+    assert "no notebook has a parameter 'bitz'" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
