@@ -131,7 +131,6 @@ def balanced_mean(values: Tensor, similar: Tensor, counted: Tensor) -> Tensor:
     The same as weighting each pair by |S| / |S_1| or |S| / |S_0| and averaging over all |S| pairs: the few similar
     pairs get as much say as the many dissimilar ones.
     """
-    total = values.new_zeros(())
-    for group in (similar & counted, ~similar & counted):
-        total = total + (values * group).sum() / group.sum().clamp(min=1)
-    return total
+    ones, zeros = ((group & counted).sum().clamp(min=1).to(values.dtype) for group in (similar, ~similar))
+    weights = torch.where(similar, 1 / ones, 1 / zeros) * counted  # (B, N)
+    return (values * weights).sum()

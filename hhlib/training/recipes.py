@@ -77,6 +77,19 @@ RECIPES = {
         drop_path=0.1,
         loss={"alpha": 0.15},
     ),
+    # All 50,000 training images, for one hour on those two cores.
+    "cifar10-2": Recipe(
+        epochs=24,
+        small_epochs=8,
+        batch_size=64,
+        learning_rate=5e-4,
+        warmup=0.08,
+        erase=8,
+        drop_path=0.1,
+        loss={"alpha": 0.15},
+        validation=0.04,
+        validate_every=4,
+    ),
     "nuswide_21": _PHOTOGRAPHS,
     "nuswide_21_m": _PHOTOGRAPHS,
     "nuswide_81_m": _PHOTOGRAPHS,
@@ -100,7 +113,7 @@ def recipe_for(dataset: str, *, method: str = "hybridhash", loss: str = "", **ch
     Raises:
         ValueError: for `loss` that is no such object, or names what is no hyper-parameter of the method.
     """
-    recipe = RECIPES[dataset.split("-")[0]]
+    recipe = RECIPES.get(dataset, RECIPES[dataset.split("-")[0]])
     changes = {name: value for name, value in changes.items() if value}
     epochs = check_whole("epochs", changes.get("epochs", recipe.epochs), 1)
     small = recipe.small_epochs * epochs // recipe.epochs
