@@ -79,7 +79,7 @@ RECIPES = {
     ),
     # All 50,000 training images, for one hour on those two cores.
     "cifar10-2": Recipe(
-        epochs=24,
+        epochs=20,
         small_epochs=8,
         batch_size=64,
         learning_rate=5e-4,
