@@ -25,15 +25,22 @@ def check_whole(name: str, value: int, least: int, most: int | None = None) -> i
 
 def check_above(name: str, value: float, least: float = 0.0) -> float:
     """Return `value` if it is above `least`; raise ValueError otherwise."""
-    if not value > least:
+    if not isinstance(value, numbers.Real) or not value > least:
         raise ValueError(f"{name} is {value!r}, but it must be above {least:g}.")
     return value
 
 
 def check_at_least(name: str, value: float, least: float = 0.0) -> float:
     """Return `value` if it is at least `least`; raise ValueError otherwise."""
-    if not value >= least:
+    if not isinstance(value, numbers.Real) or not value >= least:
         raise ValueError(f"{name} is {value!r}, but it must be at least {least:g}.")
+    return value
+
+
+def check_share(name: str, value: float) -> float:
+    """Return `value` if it is at least 0 and below 1; raise ValueError otherwise."""
+    if not isinstance(value, numbers.Real) or not 0 <= value < 1:
+        raise ValueError(f"{name} is {value!r}, but it must be at least 0 and below 1.")
     return value
 
 

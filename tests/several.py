@@ -19,15 +19,21 @@ METHODS = {"hybridhash": {}, "adsh": {"sample": 20}, "dnnh": {}, "greedyhash": {
 RECIPE = dict(epochs=2, batch_size=16, learning_rate=1e-4, shift=0, small_epochs=1, validate_every=2)
 
 
-def trainings(folder: Path) -> None:
-    """One run folder for each method, trained on a twentieth of digits."""
+HOW = dict(network_name="micro", bits=12, device="cpu", precision="float32")
+
+
+def split() -> data.Split:
+    """A twentieth of digits."""
     whole = data.load("digits")
     parts = (part.subset(range(0, len(part), 20)) for part in (whole.query, whole.train, whole.database))
-    split = data.Split("digits", 0, whole.protocol, *parts)
-    how = dict(network_name="micro", bits=12, device="cpu", precision="float32")
+    return data.Split("digits", 0, whole.protocol, *parts)
+
+
+def trainings(folder: Path) -> None:
+    """One run folder for each method."""
     for method, loss in METHODS.items():
         recipe = training.Recipe(**RECIPE, loss=loss)
-        training.fit(split, runs.Run(folder / method), method=method, recipe=recipe, **how)
+        training.fit(split(), runs.Run(folder / method), method=method, recipe=recipe, **HOW)
 
 
 def normalised_steps() -> list[tuple[float, torch.Tensor]]:

@@ -1,12 +1,11 @@
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import several
 import torch
 
-from hhlib import runs
+from hhlib import runs, training
 from hhlib.training import processes
 
 
@@ -43,7 +42,38 @@ def test_batches_are_normalised_over_all_processes(folders):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
-    three = SimpleNamespace(num_processes=3)
-    processes.check_batch_size(6, three)
+    processes.check_batch_size(6, 3)
     with pytest.raises(ValueError, match="batch_size is 20, but it must divide by the 3 processes"):
-        processes.check_batch_size(20, three)
+        processes.check_batch_size(20, 3)
+
+
+def test_fit_starts_processes_itself_and_their_batches_may_be_micro_batches(folders, tmp_path, capfd):
+    recipe = training.Recipe(**several.RECIPE, micro_batches=2)
+    run = training.fit_in_processes(
+        2, several.split(), runs.Run(tmp_path), recipe=recipe, method="hybridhash", **several.HOW
+    )
+    expected = runs.Run(folders[0] / "hybridhash").history()
+    assert run.history()["loss"].tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-5)
+    assert capfd.readouterr().out.count("epoch   2/2") == 1  # one of them speaks
+
+
+def test_what_one_of_the_processes_raises_is_told(tmp_path):
+    recipe = training.Recipe(**several.RECIPE | {"learning_rate": 1e30})
+    with pytest.raises(
+        RuntimeError, match="training in 2 processes failed: FloatingPointError: the loss is nan in epoch 1"
+    ):
+        training.fit_in_processes(
+            2, several.split(), runs.Run(tmp_path), recipe=recipe, method="hybridhash", **several.HOW
+        )
+
+
+@pytest.mark.parametrize(
+    ("number", "message"), [(0, "processes is 0"), (3, "batch_size is 16, but it must divide by the 3 processes")]
+)
+def test_processes_that_cannot_share_the_work_are_refused(number, message, tmp_path):
+    recipe = training.Recipe(**several.RECIPE)
+    with pytest.raises(ValueError, match=message):
+        training.fit_in_processes(
+            number, several.split(), runs.Run(tmp_path), recipe=recipe, method="hybridhash", **several.HOW
+        )
+    assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,6 @@
 """Query, training and database set: what they are made of, and what must never overlap."""
 
 import hashlib
-import numbers
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hhlib.common import check_whole
+from hhlib.common import check_share, check_whole
 from hhlib.data.files import ImageFiles
 
 
@@ -193,8 +192,7 @@ def hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
         ValueError: for another fraction or seed.
     """
     check_whole("seed", seed, 0)
-    if not isinstance(fraction, numbers.Real) or not 0 <= fraction < 1:
-        raise ValueError(f"validation is {fraction!r}, but it must be at least 0 and below 1.")
+    check_share("validation", fraction)
     rng = np.random.default_rng([seed, 1])  # 1: another stream than the split's
     order = rng.permutation(len(part))
     _, kind = np.unique(part.labels.numpy()[order], axis=0, return_inverse=True)

@@ -3,7 +3,7 @@ elsewhere (`weights`)."""
 
 from hhlib.network.model import HybridHash
 from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction
-from hhlib.network.presets import PRESETS, create, names
+from hhlib.network.presets import PRESETS, check_pretrained, create, load_pretrained, names
 from hhlib.network.weights import MatchReport, load_nest, load_released, load_weights
 
 __all__ = [
@@ -16,8 +16,10 @@ __all__ = [
     "HybridHash",
     "Interaction",
     "MatchReport",
+    "check_pretrained",
     "create",
     "load_nest",
+    "load_pretrained",
     "load_released",
     "load_weights",
     "names",

@@ -22,7 +22,7 @@ from timm.layers import LayerNorm
 from timm.models.nest import Nest, resize_pos_embed
 from torch import Tensor, nn
 
-from hhlib.common import check_bits, check_choice
+from hhlib.common import check_bits, check_choice, check_share
 from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction
 
 
@@ -172,5 +172,4 @@ def _check_choices(variant: str, tokens_per_block: int, edge: int, drop_path_rat
             f"tokens_per_block is {tokens_per_block!r}, but it must be 1, or 4 "
             f"where the block edge (here {edge}) is even."
         )
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"drop_path_rate is {drop_path_rate!r}, but it must be at least 0 and below 1.")
+    check_share("drop_path_rate", drop_path_rate)

@@ -7,7 +7,7 @@ from timm.models import register_model
 
 from hhlib.common import check_choice
 from hhlib.network.model import HybridHash
-from hhlib.network.weights import load_nest
+from hhlib.network.weights import MatchReport, load_nest
 
 #: Sizes by name. base: as the authors ran it (their class default has 20 layers in the last level, their training
 #: script 15); small and tiny: NesT-S and NesT-T, for which pretrained weights exist; micro: ours, for CPUs.
@@ -25,6 +25,8 @@ PRESETS = {
     ),
 }
 
+PRETRAINED = ("base", "small", "tiny")  #: the presets of NesT's sizes
+
 
 def names() -> list[str]:
     """The presets' names."""
@@ -36,17 +38,42 @@ def create(preset: str, *, bits: int, **overrides) -> HybridHash:
     return HybridHash(bits, **{**PRESETS[check_choice("network", preset, PRESETS)], **overrides})
 
 
+def check_pretrained(preset: str) -> None:
+    """Raise ValueError if there are no pretrained weights of this size."""
+    if preset not in PRETRAINED:
+        raise ValueError(f"hybridhash_{preset} has no pretrained weights; those exist for {', '.join(PRETRAINED)}.")
+
+
+def load_pretrained(net: HybridHash, preset: str, **source) -> MatchReport:
+    """Fill the backbone of `net` with timm's NesT weights of its size, as the authors do; see `load_nest`.
+
+    The weights were trained on the 1,000 classes of ImageNet with labels, at 224 pixels: for another image side, the
+    position embeddings are resampled. `source` goes to `timm.create_model`; without it, they come from the model hub.
+
+    Raises:
+        ValueError: if there are none of this size, or they do not fit.
+        ConnectionError: if they cannot be fetched.
+    """
+    check_pretrained(preset)
+    name, side = f"nest_{preset}_jx", net.img_size
+    try:
+        nest = timm.create_model(name, pretrained=True, **source)
+    except OSError as error:
+        raise ConnectionError(f"the pretrained weights {name} could not be fetched: {error}") from error
+    net.set_input_size(nest.levels[0].block_size * 4 * net.patch_size)
+    report = load_nest(net, nest.state_dict())
+    net.set_input_size(side)
+    return report
+
+
 def _entry(
     preset, pretrained, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **kwargs
 ) -> HybridHash:
     """What timm.create_model calls: our preset, filled with timm's NesT weights if `pretrained`."""
     net = create(preset, **kwargs)
     if pretrained:
-        source = f"nest_{preset}_jx"
-        nest = timm.create_model(
-            source, pretrained=True, pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir
-        )
-        warnings.warn(f"{source} into hybridhash_{preset}: {load_nest(net, nest.state_dict())}", stacklevel=3)
+        report = load_pretrained(net, preset, pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir)
+        warnings.warn(f"nest_{preset}_jx into hybridhash_{preset}: {report}", stacklevel=3)
     return net
 
 
@@ -71,6 +98,4 @@ def hybridhash_tiny(pretrained: bool = False, **kwargs) -> HybridHash:
 @register_model
 def hybridhash_micro(pretrained: bool = False, **kwargs) -> HybridHash:
     """HybridHash for 32 x 32 images and CPUs; there are no pretrained weights of this size."""
-    if pretrained:
-        raise ValueError("hybridhash_micro has no pretrained weights; those exist for base, small and tiny.")
     return _entry("micro", pretrained, **kwargs)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 
@@ -10,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from hhlib import data, losses, metrics, network, retrieval
 from hhlib.runs import Run, check_parameters
 from hhlib.training.keeping import State, earlier_state, restore, save, save_state, start_afresh
 from hhlib.training.processes import check_batch_size, together
 from hhlib.training.recipes import Recipe, choose_device, choose_precision
+from hhlib.training.reports import Progress, Report, print_line
 from hhlib.training.setup import accelerator_for, batch_size, batches, prepare, set_image_side
 from hhlib.training.stopping import StopRequest
 from hhlib.training.tally import Tally
@@ -33,12 +34,12 @@ def fit(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
-    live: bool = False,
+    reports: Iterable[Report] = (print_line,),
     resume: bool = True,
 ) -> Run:
     """Train a network and leave it in a run folder.
 
-    For several GPUs or machines, start a script that calls this with torchrun or `accelerate launch`.
+    For several GPUs, see `fit_in_processes`; for several machines, `tools/train.py`.
 
     Args:
         split: only its training part is looked at; by asymmetric methods, only its database. All of it if the recipe
@@ -48,7 +49,7 @@ def fit(
         recipe: how to train.
         device: "auto", "cpu" or "cuda".
         precision: "auto", "float32" or "bf16".
-        live: a progress bar instead of a line an epoch.
+        reports: called with a `Progress` after each epoch; the usual one prints a line.
         resume: go on with an earlier run in this folder, or leave a finished one as it is. False starts afresh.
 
     Returns:
@@ -62,20 +63,20 @@ def fit(
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, when all that was done is on disk.
     """
     check_parameters(method=method, network=network_name, bits=bits, seed=seed)
+    if recipe.pretrained:
+        network.check_pretrained(network_name)
     data.check_disjoint(split)
     device = choose_device(device)
     precision = choose_precision(precision, device)
     _check_choice(method, recipe)
-    fit_part, validation = _parts(split, method, recipe, seed)
+    fit_part, validation = parts_of(split, method, recipe, seed)
     parameters = dict(dataset=split.name, method=method, network=network_name, bits=bits, seed=seed)
     record = _record(split, fit_part, validation, parameters, recipe, device, precision)
     accelerator = accelerator_for(device, precision, seed)
     state = _begin(accelerator, run, record, fit_part, recipe, resume)
 
     facts = dict(mean=record["data"]["mean"], std=record["data"]["std"])
-    as_input = partial(network_input, recipe=recipe, flip=split.flip, size=split.image_size, **facts)
-    live = live and accelerator.is_main_process
-    bar = tqdm(total=recipe.epochs, initial=len(state.history), unit="epoch", disable=not live)
+    as_input = partial(network_input, recipe=recipe, flip=split.flip and recipe.flip, size=split.image_size, **facts)
     with StopRequest() as stop:
         for epoch in range(len(state.history), recipe.epochs):
             start = time.perf_counter()
@@ -98,11 +99,12 @@ def fit(
             state.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - start})
             state.tally = Tally()
             save(accelerator, state, run, recipe)
-            bar.update()
-            (bar.set_postfix_str if live else accelerator.print)(_progress_line(state, recipe))
+            if accelerator.is_main_process:
+                progress = _progress(state, recipe)
+                for report in reports:
+                    report(progress)
             if epoch + 1 < recipe.epochs and stop.asked(0, accelerator.device):
                 stop.leave(f"after epoch {epoch + 1}")
-    bar.close()
     accelerator.wait_for_everyone()  # nobody leaves before everything is on disk
     return run
 
@@ -114,7 +116,7 @@ def _check_choice(method: str, recipe: Recipe) -> None:
         )
 
 
-def _parts(split: data.Split, method: str, recipe: Recipe, seed: int) -> tuple[data.Part, data.Part]:
+def parts_of(split: data.Split, method: str, recipe: Recipe, seed: int) -> tuple[data.Part, data.Part]:
     """What is trained on, and what is held out to choose the epoch.
 
     Asymmetric methods learn a code for each database image, so the database is what they train on, and none of it can
@@ -147,11 +149,13 @@ def _record(split, fit_part, validation, parameters: dict, recipe: Recipe, devic
 
 def _begin(accelerator: Accelerator, run: Run, record: dict, part: data.Part, recipe: Recipe, resume: bool) -> State:
     """A fresh state, or that of an earlier run in this folder."""
-    check_batch_size(batch_size(recipe, part), accelerator)
+    check_batch_size(batch_size(recipe, part), accelerator.num_processes)
     torch.manual_seed(record["parameters"]["seed"])
     net, objective = network.create(**record["model"]), losses.create(**record["loss"])
     full = net.img_size
     earlier = earlier_state(run, record) if resume else None
+    if recipe.pretrained and not earlier:
+        accelerator.print(network.load_pretrained(net, record["parameters"]["network"]))
     state = prepare(accelerator, net, objective, part, recipe)
     accelerator.wait_for_everyone()  # all have looked for an earlier run
     if earlier:
@@ -198,7 +202,8 @@ def train_epoch(
         loss = state.loss(z, labels, index)
         state.optimizer.zero_grad()
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_([*state.net.parameters(), *state.loss.parameters()], recipe.clip)
+        if recipe.clip:
+            accelerator.clip_grad_norm_([*state.net.parameters(), *state.loss.parameters()], recipe.clip)
         state.optimizer.step()
         state.schedule.step()
         if state.copy is not None:
@@ -231,7 +236,8 @@ def network_input(
 def _too_large(recipe: Recipe, size: int) -> str:
     return (
         f"the GPU's memory is too small for a step with batch_size {recipe.batch_size} and images of {size} pixels: "
-        "lower batch_size or image_size, take a smaller network, or precision bf16. The last state stays on disk."
+        "raise micro_batches (find_micro_batches finds a number), lower batch_size or image_size, take a smaller "
+        "network, or precision bf16. The last state stays on disk."
     )
 
 
@@ -262,10 +268,6 @@ def _score(net: nn.Module, split: data.Split, precision: str, *, mean, std) -> f
     return metrics.evaluate(*pair, topk=split.protocol.topk, database_order=False)["map"]["expected"]
 
 
-def _progress_line(state: State, recipe: Recipe) -> str:
-    row, seconds = state.history[-1], [entry["seconds"] for entry in state.timing]
-    left = (recipe.epochs - len(seconds)) * sum(seconds) / len(seconds)
-    score = "" if math.isnan(row["validation_map"]) else f"  validation mAP {row['validation_map']:.3f}"
-    still = f"  {row['constant_bits']} bits never change" if row["constant_bits"] else ""
-    done = f"epoch {row['epoch']:3d}/{recipe.epochs}  loss {row['loss']:.3f}{score}{still}"
-    return f"{done}  {seconds[-1]:.1f} s, {left:.0f} s left"
+def _progress(state: State, recipe: Recipe) -> Progress:
+    seconds = [entry["seconds"] for entry in state.timing]
+    return Progress(list(state.history), seconds, recipe.epochs, recipe.small_epochs)

@@ -77,9 +77,7 @@ def replicas(net: nn.Module, accelerator: Accelerator) -> nn.Module:
     return DistributedDataParallel(net, device_ids=device)
 
 
-def check_batch_size(batch_size: int, accelerator: Accelerator) -> None:
+def check_batch_size(batch_size: int, processes: int) -> None:
     """Raise ValueError unless the processes get equal shares of a batch."""
-    if batch_size % accelerator.num_processes:
-        raise ValueError(
-            f"batch_size is {batch_size}, but it must divide by the {accelerator.num_processes} processes sharing it."
-        )
+    if batch_size % processes:
+        raise ValueError(f"batch_size is {batch_size}, but it must divide by the {processes} processes sharing it.")

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from hhlib import data, losses
 from hhlib.training.keeping import State
+from hhlib.training.micro_batches import MicroBatches
 from hhlib.training.processes import replicas, several, share_normalisation
 from hhlib.training.recipes import Recipe
 
@@ -29,12 +30,9 @@ def prepare(
     accelerator: Accelerator, net: nn.Module, objective: losses.Method, part: data.Part, recipe: Recipe
 ) -> State:
     """Optimizer, schedule and batches, placed on the device by accelerate."""
-    optimizer = torch.optim.AdamW(_parameter_groups(net, objective, recipe), lr=recipe.learning_rate, fused=True)
-    steps = recipe.epochs * max(1, objective.images_an_epoch // recipe.batch_size)
-    rise = recipe.warmup if recipe.warmup * steps > 1 else 0.0  # OneCycleLR divides by zero where it rises for one step
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise
-    )
+    optimizer = _optimizer(net, objective, recipe)
+    schedule = _schedule(optimizer, objective, recipe)
+    net.set_grad_checkpointing(recipe.checkpointing)
     channels_last(net)
     if several():
         share_normalisation(net)
@@ -42,13 +40,21 @@ def prepare(
     optimizer, schedule = accelerator.prepare(optimizer, schedule)
     return State(
         net=net,
-        replicas=replicas(net, accelerator),
+        replicas=for_training(net, accelerator, recipe),
         loss=objective.to(accelerator.device),
         optimizer=optimizer,
         schedule=schedule,
         loader=batches(accelerator, part, recipe),
         copy=moving_copy(net, objective),
     )
+
+
+def for_training(net: nn.Module, accelerator: Accelerator, recipe: Recipe) -> nn.Module:
+    """The network as a step calls it: in micro-batches, shared by the processes, compiled; each where asked for."""
+    if recipe.micro_batches > 1:
+        net = MicroBatches(net, recipe.micro_batches, accelerator)
+    net = replicas(net, accelerator)
+    return torch.compile(net) if recipe.compile else net
 
 
 def channels_last(net: nn.Module) -> None:
@@ -99,7 +105,26 @@ def set_image_side(accelerator: Accelerator, state: State, full: int, epoch: int
     if state.copy is not None:
         state.copy.module.set_input_size(side)
     state.replicas = None
-    state.replicas = replicas(state.net, accelerator)
+    state.replicas = for_training(state.net, accelerator, recipe)
+
+
+def _optimizer(net: nn.Module, objective: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    rate, decay = recipe.learning_rate, recipe.weight_decay
+    if recipe.optimizer == "rmsprop":
+        return torch.optim.RMSprop([*net.parameters(), *objective.parameters()], lr=rate, weight_decay=decay)
+    return torch.optim.AdamW(_parameter_groups(net, objective, recipe), lr=rate, fused=True)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, objective: losses.Method, recipe: Recipe
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if recipe.schedule == "constant":
+        return torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+    steps = recipe.epochs * max(1, objective.images_an_epoch // recipe.batch_size)
+    rise = recipe.warmup if recipe.warmup * steps > 1 else 0.0  # OneCycleLR divides by zero where it rises for one step
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise
+    )
 
 
 def _parameter_groups(net: nn.Module, objective: nn.Module, recipe: Recipe) -> list[dict]:
