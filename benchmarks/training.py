@@ -1,13 +1,16 @@
 """How fast a network trains and encodes: the kit's way against the plain way, on the same network, in one run.
 
-    python benchmarks/training.py [--network base --size 224 --batch 8] [--rounds 5] [--memory] [--growth FILE]
+    python benchmarks/training.py [--network base --size 224 --batch 8] [--rounds 5] [--compile] [--memory]
+                                  [--growth FILE]
 
 The plain way is what most published code does: float32, attention written out as a softmax between two products,
 images laid out channel by channel, an optimizer that loops over parameters. The kit's: bf16 where the machine has it,
 fused attention where it pays, channels last, a fused optimizer. On a GPU, fp16 with a loss scale is timed as a third
-way. A step is forward, loss (hybridhash, 5,000 remembered images, 64 bits), backward, clipping and update; the ways
-take turns. `--memory` measures the peak of a step in a fresh process for several batch sizes, `--growth` draws what a
-step of the micro network costs by images, bits and image side.
+way; with `--compile`, the kit's way through torch.compile as another. A step is forward, loss (hybridhash, 5,000
+remembered images, 64 bits), backward, clipping and update; the ways take turns.
+
+`--memory` measures the peak of a step in a fresh process for several batch sizes, also with the layers checkpointed
+and in four micro-batches; `--growth` draws what a step of the micro network costs by images, bits and image side.
 """
 
 import argparse
@@ -22,9 +25,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hhlib import losses, network, plots, training
+from hhlib.training.micro_batches import MicroBatches
 from hhlib.training.setup import channels_last
 
 BITS, IMAGES, CLASSES = 64, 5_000, 10
+#: What is compared by `--memory`: the plain way, the kit's, and the kit's two ways to save.
+SAVING = {"plain": {}, "kit": {}, "checkpointing": dict(checkpointing=True), "micro-batches": dict(micro_batches=4)}
 
 
 def main() -> None:
@@ -43,7 +49,17 @@ def main() -> None:
 class Way:
     """One way to train and encode: a network, its optimizer and its precision."""
 
-    def __init__(self, arguments: argparse.Namespace, dtype: torch.dtype, *, plain: bool, bits: int = BITS):
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        dtype: torch.dtype,
+        *,
+        plain: bool,
+        bits: int = BITS,
+        checkpointing: bool = False,
+        micro_batches: int = 1,
+        compiled: bool = False,
+    ):
         torch.manual_seed(0)
         self.device, self.dtype = torch.device(arguments.device), dtype
         self.net = network.create(arguments.network, bits=bits, img_size=arguments.size).to(self.device)
@@ -56,6 +72,9 @@ class Way:
         else:
             channels_last(self.net)
             self.layout = torch.channels_last
+        self.net.set_grad_checkpointing(checkpointing)
+        self.trained = self.net if micro_batches == 1 else MicroBatches(self.net, micro_batches, self)
+        self.trained = torch.compile(self.trained) if compiled else self.trained
         how = dict(foreach=False) if plain else dict(fused=True)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4, **how)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
@@ -63,10 +82,14 @@ class Way:
         self.index = torch.arange(arguments.batch, device=self.device)
         self.labels = torch.eye(CLASSES, device=self.device)[self.index % CLASSES]
 
+    def autocast(self) -> torch.autocast:
+        """What sets the precision."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
     def outputs(self) -> torch.Tensor:
         """The network's answer to the batch."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.net(self.images.contiguous(memory_format=self.layout))
+        with self.autocast():
+            return self.trained(self.images.contiguous(memory_format=self.layout))
 
     def step(self) -> None:
         """One step of training."""
@@ -103,6 +126,8 @@ def speed(arguments: argparse.Namespace) -> None:
     precision = training.choose_precision("auto", arguments.device)
     ways = {f"kit, {precision}": Way(arguments, best[precision], plain=False)}
     ways["plain, float32"] = Way(arguments, torch.float32, plain=True)
+    if arguments.compile:
+        ways["kit, compiled"] = Way(arguments, best[precision], plain=False, compiled=True)
     if arguments.device == "cuda":
         ways["plain, fp16"] = Way(arguments, torch.float16, plain=True)
     print(f"{arguments.network} network, {arguments.size} pixels, batches of {arguments.batch}, {arguments.device}, "
@@ -134,7 +159,7 @@ def operations(way: Way) -> int:
 def one_step(arguments: argparse.Namespace) -> None:
     """In a process of its own: two steps, and the peak of memory in MiB."""
     plain = arguments.one_step == "plain"
-    way = Way(arguments, torch.float32 if plain else torch.bfloat16, plain=plain)
+    way = Way(arguments, torch.float32 if plain else torch.bfloat16, plain=plain, **SAVING[arguments.one_step])
     for _ in range(2):
         way.step()
     if arguments.device == "cuda":
@@ -146,15 +171,15 @@ def one_step(arguments: argparse.Namespace) -> None:
 
 def memory(arguments: argparse.Namespace) -> None:
     """Peak memory by batch size, each in a process of its own."""
-    print("batch   kit, MiB   plain float32, MiB")
-    for batch in (1, 2, 4, 8, 16):
+    print("peak in MiB by batch, " + ", ".join(SAVING))
+    for batch in (1, 2, 4, 8, 16, 32):
         peaks = []
-        for way in ("kit", "plain"):
+        for way in SAVING:
             words = f"--network {arguments.network} --size {arguments.size} --device {arguments.device} --batch {batch}"
             command = [sys.executable, __file__, *words.split(), "--one-step", way]
             done = subprocess.run(command, capture_output=True, text=True)
             peaks.append(done.stdout.strip() or "too much")
-        print(f"{batch:5d} {peaks[0]:>10s} {peaks[1]:>20s}", flush=True)
+        print(f"{batch:5d}", *(f"{peak:>10s}" for peak in peaks), flush=True)
 
 
 def growth(arguments: argparse.Namespace) -> None:
@@ -188,6 +213,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--growth", metavar="FILE")
     parser.add_argument("--one-step", help=argparse.SUPPRESS)

@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -154,6 +155,36 @@ def lines(ax: Axes, x, y, *, label: str | None = None, **style) -> None:
     """A curve, points left out where y is not a number."""
     x, y = np.asarray(x), np.asarray(y, dtype=float)
     ax.plot(x[~np.isnan(y)], y[~np.isnan(y)], label=label, **style)
+
+
+def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing: float | None = None) -> Figure:
+    """How a training went, or is going: loss, validation mAP, quantisation gap, bit balance.
+
+    Args:
+        history: of `Run.history`, or the rows so far.
+        epochs: where the horizontal axis ends; None takes the last epoch there is.
+        nothing: the loss of codes that know nothing, drawn as a line.
+    """
+    figure, axes = plt.subplots(1, 4, figsize=(10, 2.5), layout="constrained")
+    titles = {
+        "loss": "training loss",
+        "validation_map": "validation mAP",
+        "quantisation_gap": "quantisation gap 1 - |u|",
+        "bit_balance": "bit balance |share of 1 - 1/2|",
+    }
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        lines(ax, history["epoch"], history[column], marker="o", markersize=3)
+        ax.set(xlabel="epoch", xlim=(0, 1.04 * (epochs or history["epoch"].max())), ylim=(0, None))
+        ax.set_title(title, fontsize=10)
+    axes[3].set_ylim(0, 0.5)
+    if nothing is not None:
+        axes[0].axhline(nothing, color="#949494", linestyle=":", label="codes that know nothing")
+        axes[0].legend(fontsize=8)
+    if "query_map" in history:
+        lines(axes[1], history["epoch"], history["query_map"], marker="o", markersize=3, label="queries")
+        axes[1].lines[0].set_label("validation")
+        axes[1].legend(fontsize=8)
+    return figure
 
 
 def against_bits(ax: Axes, scores: list[tuple[int, dict]]) -> None:

@@ -40,3 +40,22 @@ def _control(name: str, values: Iterable):
     return kind(
         options=list(values), value=values[0], description=label, style={"description_width": "initial"}, **arguments
     )
+
+
+def redrawn(draw: Callable) -> Callable:
+    """A function that shows the figure ``draw(value)``, each time in the place of the one before."""
+    from IPython.display import display
+    from matplotlib import pyplot
+
+    place = None
+
+    def show(value) -> None:
+        nonlocal place
+        figure = draw(value)
+        if place is None:
+            place = display(figure, display_id=True)
+        else:
+            place.update(figure)
+        pyplot.close(figure)
+
+    return show

@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from hhlib import data, losses, metrics, retrieval, runs, training
 from hhlib.data import Split
@@ -335,7 +337,7 @@ def test_bf16_trains_too(split, tmp_path):
 
 
 def test_recipes():
-    shorter = training.recipe_for("cifar10-2", epochs=7)
+    shorter = training.recipe_for("cifar10-1", epochs=7)
     assert (shorter.epochs, shorter.small_epochs) == (7, 1)  # 10 of 64, in proportion
     assert training.recipe_for("digits", epochs=0, learning_rate=0.0) == training.RECIPES["digits"]
     with pytest.raises(ValueError, match="epochs is -3"):
@@ -354,6 +356,103 @@ def test_recipes():
         training.recipe_for("digits", method="csq", loss='{"alpha": 1}')
     with pytest.raises(ValueError, match="small_epochs is 3, but it must be a whole number from 0 to 2"):
         replace(RECIPE, small_epochs=3)
+
+
+def test_the_released_recipe():
+    recipe = training.recipe_for("imagenet", name="released", method="dnnh")
+    assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("rmsprop", 2.5e-5, 1e-5)
+    assert (recipe.batch_size, recipe.epochs, recipe.validate_every, recipe.pretrained) == (64, 12, 3, True)
+    assert (recipe.shift, recipe.flip) == (16, True)  # 224 of 256 pixels
+    recipe = training.recipe_for("cifar10", name="released", epochs=2)
+    assert (recipe.epochs, recipe.shift, recipe.flip, recipe.loss) == (2, 0, False, {})
+    with pytest.raises(ValueError, match="recipe_name is 'paper', but it must be one of ours, released"):
+        training.recipe_for("cifar10", name="paper")
+
+
+def test_every_field_of_a_recipe_can_be_given():
+    more = '{"weight_decay": 0.01, "optimizer": "rmsprop", "flip": false}'
+    recipe = training.recipe_for("digits", more=more, epochs=3)
+    assert (recipe.weight_decay, recipe.optimizer, recipe.flip, recipe.epochs) == (0.01, "rmsprop", False, 3)
+    for text, message in [
+        ("[1]", "more is '.*', but it must be a JSON object such as"),
+        ('{"weight": 1}', "a name in more is 'weight', but it must be one of epochs, batch_size"),
+        ('{"optimizer": "sgd"}', "optimizer is 'sgd', but it must be one of adamw, rmsprop"),
+        ('{"schedule": "step"}', "schedule is 'step'"),
+        ('{"clip": -1}', "clip is -1"),
+        ('{"warmup": 1}', "warmup is 1, but it must be at least 0 and below 1"),
+        ('{"weight_decay": "little"}', "weight_decay is 'little'"),
+        ('{"micro_batches": 0}', "micro_batches is 0"),
+        ('{"flip": "no"}', "flip is 'no', but it must be one of False, True"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            training.recipe_for("digits", more=text)
+
+
+def test_the_released_recipe_trains_from_pretrained_weights(split, tmp_path, monkeypatch):
+    """A network of NesT-T's size; a file stands where the download would be."""
+    torch.manual_seed(1)
+    nest = timm.create_model("nest_tiny_jx")
+    save_file(nest.state_dict(), tmp_path / "nest.safetensors")
+    create = timm.create_model
+    file = {"file": str(tmp_path / "nest.safetensors")}
+    monkeypatch.setattr(timm, "create_model", lambda name, **how: create(name, pretrained_cfg_overlay=file, **how))
+    recipe = replace(training.recipe_for("digits", name="released", epochs=1), learning_rate=1e-9)
+    run = fit(split, tmp_path / "run", recipe=recipe, network_name="tiny")
+    # Moved by next to nothing: RMSprop's first step is ten times the learning rate.
+    torch.testing.assert_close(weights(run)["levels.2.pool.conv.weight"], nest.levels[2].pool.conv.weight.detach())
+
+
+def test_weights_that_cannot_be_fetched_or_do_not_exist(split, tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ConnectionError, match="pretrained weights nest_tiny_jx could not be fetched: no route"):
+        fit(split, tmp_path, recipe=replace(RECIPE, pretrained=True), network_name="tiny")
+    with pytest.raises(ValueError, match="hybridhash_micro has no pretrained weights; those exist for base, small"):
+        fit(split, tmp_path, recipe=replace(RECIPE, pretrained=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_compiled_network_is_trained_and_the_plain_one_kept(split, tmp_path, monkeypatch):
+    """Compiling takes a minute, so what it compiles is looked at, and the network itself put in its place."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda net: compiled.append(net) or net)
+    fit(split, tmp_path, recipe=replace(RECIPE, compile=True, epochs=2))
+    assert len(compiled) == 3  # at the start, and at each change of the image side
+    assert len(set(map(id, compiled))) == 1
+
+
+def test_time_left_knows_that_small_images_are_quick():
+    left = lambda seconds: training.Progress([], seconds, epochs=5, small_epochs=2).seconds_left  # noqa: E731
+    assert left([1.0]) == 1 + 3 * 2  # a full-size epoch has not been seen: twice as long
+    assert left([1.0, 1.0, 4.0]) == 2 * 4
+    assert left([1.0, 1.0, 4.0, 4.0, 4.0]) == 0
+
+
+def test_reports_see_every_epoch_and_a_broken_one_loses_nothing(split, tmp_path, trained):
+    seen = []
+
+    def broken(progress):
+        seen.append(len(progress.history))
+        raise RuntimeError("no screen")
+
+    with pytest.raises(RuntimeError, match="no screen"):
+        fit(split, tmp_path, reports=[broken])
+    run = fit(split, tmp_path, reports=[lambda progress: seen.append((len(progress.history), progress.epochs))])
+    assert seen == [1, (2, 3), (3, 3)]
+    assert same(run, trained)
+
+
+def test_tensorboard_shows_the_history(split, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = runs.Run(tmp_path)
+    fit(split, tmp_path, reports=[training.TensorBoard(run)])
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for column in ("loss", "quantisation_gap", "validation_map"):
+        expected = run.history().set_index("epoch")[column].dropna()
+        assert {e.step: e.value for e in events.Scalars(column)} == pytest.approx(dict(expected), rel=1e-6)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of machines without a GPU")

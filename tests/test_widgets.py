@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import pytest
 
 from hhlib import widgets
@@ -35,3 +36,18 @@ def test_importing_the_library_loads_no_plotting_and_no_widgets():
     code += "print([name for name in ('matplotlib.pyplot', 'seaborn', 'ipywidgets', 'faiss') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_figure_is_redrawn_in_its_place(monkeypatch):
+    shown, updated = [], []
+
+    class Place:
+        update = staticmethod(updated.append)
+
+    monkeypatch.setattr("IPython.display.display", lambda figure, display_id: shown.append(figure) or Place)
+    show = widgets.redrawn(lambda title: plt.figure(title))
+    before = plt.get_fignums()
+    for title in ("first", "second", "third"):
+        show(title)
+    assert [len(shown), len(updated)] == [1, 2]
+    assert plt.get_fignums() == before  # none stays open

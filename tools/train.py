@@ -33,11 +33,19 @@ def train(p: argparse.Namespace) -> None:
     name = dict(dataset=p.dataset, method=p.method, network=p.network, bits=p.bits, seed=p.seed)
     run = hh.runs.Run(hh.runs.folder(**name, root=p.runs_dir))
     changes = dict(epochs=p.epochs, batch_size=p.batch_size, learning_rate=p.learning_rate, choose=p.choose)
-    recipe = hh.training.recipe_for(p.dataset, method=p.method, loss=p.loss, **changes)
+    named = dict(name=p.recipe_name, method=p.method, loss=p.loss, more=p.more)
     where = dict(root=p.data_dir, size=p.image_size or None, lists=p.lists or None, cache=p.cache)
-    split = hh.data.load(p.dataset, seed=p.seed, **where)
-    how = dict(method=p.method, network_name=p.network, bits=p.bits, seed=p.seed)
-    hh.training.fit(split, run, **how, recipe=recipe, device=p.device, precision=p.precision, resume=p.resume)
+    hh.training.fit_in_processes(
+        p.processes,
+        hh.data.load(p.dataset, seed=p.seed, **where),
+        run,
+        **dict(method=p.method, network_name=p.network, bits=p.bits, seed=p.seed),
+        recipe=hh.training.recipe_for(p.dataset, **named, **changes),
+        device=p.device,
+        precision=p.precision,
+        reports=[hh.training.print_line] + ([hh.training.TensorBoard(run)] if p.tensorboard else []),
+        resume=p.resume,
+    )
 
 
 if __name__ == "__main__":

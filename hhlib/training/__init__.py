@@ -4,13 +4,14 @@ from hhlib.training.launch import fit_in_processes
 from hhlib.training.loop import fit, train_epoch
 from hhlib.training.memory import find_micro_batches
 from hhlib.training.recipes import RECIPES, RELEASED, Recipe, choose_device, choose_precision, recipe_for
-from hhlib.training.reports import Progress, print_line, tensorboard
+from hhlib.training.reports import Progress, TensorBoard, print_line
 
 __all__ = [
     "RECIPES",
     "RELEASED",
     "Progress",
     "Recipe",
+    "TensorBoard",
     "choose_device",
     "choose_precision",
     "find_micro_batches",
@@ -18,6 +19,5 @@ __all__ = [
     "fit_in_processes",
     "print_line",
     "recipe_for",
-    "tensorboard",
     "train_epoch",
 ]

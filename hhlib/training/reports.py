@@ -43,21 +43,26 @@ def print_line(progress: Progress) -> None:
     print(progress, flush=True)
 
 
-def tensorboard(run: Run) -> Report:
-    """A report that writes every column of the history below the run's folder: ``tensorboard --logdir runs``.
+@dataclass(frozen=True)
+class TensorBoard:
+    """The report that writes every column of the history below the run's folder: ``tensorboard --logdir runs``.
 
     Raises:
         ValueError: if TensorBoard is not installed.
     """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ValueError("tensorboard is True, but TensorBoard is not installed here; pip install tensorboard.")
-    from torch.utils.tensorboard import SummaryWriter
 
-    def write(progress: Progress) -> None:
+    run: Run
+
+    def __post_init__(self):
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ValueError("tensorboard is True, but TensorBoard is not installed here: pip install tensorboard.")
+
+    def __call__(self, progress: Progress) -> None:
+        """Write the newest row; what an earlier, stopped run wrote of later epochs is dropped."""
+        from torch.utils.tensorboard import SummaryWriter
+
         row = progress.history[-1]
-        with SummaryWriter(run.path / "tensorboard", purge_step=row["epoch"]) as writer:
+        with SummaryWriter(self.run.path / "tensorboard", purge_step=row["epoch"]) as writer:
             for name, value in row.items():
                 if name != "epoch" and not math.isnan(value):
                     writer.add_scalar(name, value, row["epoch"])
-
-    return write
