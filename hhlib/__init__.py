@@ -1,6 +1,6 @@
 """HybridHash, to learn from, to reproduce and to use. Rooms: network, losses, metrics, data; runs, plots; training,
-retrieval, attention, baselines; widgets. Importing this registers the networks with timm, and loads no plotting
-library."""
+retrieval, attention, explain, baselines; widgets. Importing this registers the networks with timm, and loads no
+plotting library."""
 
 import importlib
 import os
@@ -18,6 +18,7 @@ __all__ = [
     "attention",
     "baselines",
     "data",
+    "explain",
     "losses",
     "metrics",
     "network",

@@ -6,9 +6,11 @@ whole image is therefore a patchwork: each block's weights sum to 1 on their own
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
-from timm.models.nest import deblockify
+import torch.nn.functional as F
+from timm.models.nest import blockify, deblockify
 from torch import Tensor, nn
 
 from hhlib.network import BlockAttention
@@ -18,21 +20,23 @@ from hhlib.network import BlockAttention
 def capture(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Collect the attention weights of every forward pass inside the block, by module name.
 
-    ``with capture(net) as maps: net(images)`` fills `maps` with (B, H, T, N, N) tensors whose rows sum to 1. Fused
-    attention never forms the weights, so it is switched off inside, module by module, and restored on leaving, also
-    after an error; no hook stays.
+    ``with capture(net) as maps: net(images)`` fills `maps` with (B, H, T, N, N) tensors whose rows sum to 1. The pass
+    itself stays as it is, fused kernels included: the weights, which those never form, are computed beside it from
+    each layer's input. No hook stays on leaving, also after an error.
 
     Raises:
         RuntimeError: if the block ends without a single map: a silent empty result has fooled people before.
     """
     maps: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def keep(module: BlockAttention, inputs: tuple[Tensor], *, name: str) -> None:
+        maps[name] = module.weights(inputs[0])
+
     with ExitStack() as undo:
         for name, module in net.named_modules():
             if isinstance(module, BlockAttention):
-                undo.callback(setattr, module, "fused", module.fused)
-                module.fused = False
-                keep = lambda _, inputs, name=name: maps.update({name: inputs[0].detach()})  # noqa: E731
-                undo.callback(module.attn_drop.register_forward_pre_hook(keep).remove)
+                undo.callback(module.register_forward_pre_hook(partial(keep, name=name)).remove)
         yield maps
         if not maps:
             raise RuntimeError("no attention was captured: run the network inside the block, on a HybridHash.")
@@ -109,3 +113,47 @@ def of_token(weights: Tensor, row: int, column: int) -> Tensor:
 def entropy(weights: Tensor) -> Tensor:
     """Mean entropy of the attention rows, in bits, 0 (one token) to log2 N (even): (..., N, N) -> (...)."""
     return -(weights * weights.clamp(min=1e-12).log2()).sum(dim=-1).mean(dim=-1)
+
+
+def distance(weights: Tensor) -> Tensor:
+    """How far a token looks, on average, in tokens of its level: (..., N, N) -> (...), 0 to the block's diagonal."""
+    N = weights.shape[-1]
+    edge = round(N**0.5)
+    place = torch.stack([torch.arange(N) // edge, torch.arange(N) % edge], dim=1).to(weights)  # (N, 2)
+    return (weights * torch.cdist(place, place)).sum(dim=-1).mean(dim=-1)
+
+
+def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
+    """Attention followed from the hash layer's mean down to the patches, through all layers.
+
+    Within a level: Abnar & Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: half of each token stays
+    where it is (the residual branch), half goes along the attention, averaged over heads; layers multiply. Between
+    levels, each token stands for the 3x3 window that the interaction module's max pooling takes it from, in equal
+    shares. Left out, because they are not attention in blocks: convolutions, block tokens, the layers' MLPs.
+
+    Args:
+        blocks: of `block_attention`.
+
+    Returns:
+        (B, g, g), the share of each token of level 0; sums to 1.
+    """
+    top = max(level for level, _ in blocks)
+    share = None
+    for level in range(top, -1, -1):
+        layers = [blocks[key].mean(dim=1) for key in sorted(blocks) if key[0] == level]  # (B, T, N, N) each
+        B, T, N, _ = layers[0].shape
+        edge = round(N**0.5)
+        share = layers[0].new_full((B, T, N), 1 / (T * N)) if share is None else _finer(share, edge)
+        for attention in reversed(layers):
+            share = (share + (share[..., None, :] @ attention)[..., 0, :]) / 2  # (B, T, N)
+        share = to_grid(share)  # (B, g, g)
+    return share
+
+
+def _finer(share: Tensor, edge: int) -> Tensor:
+    """(B, g, g) shares of a level -> (B, T, N) shares of the finer level below, 2g tokens along an edge."""
+    window = share.new_ones(1, 1, 3, 3)
+    fine = share.new_ones(1, 1, 2 * share.shape[-2], 2 * share.shape[-1])
+    tokens = F.conv2d(fine, window, stride=2, padding=1)  # of each window; fewer at the border
+    grid = F.conv_transpose2d(share[:, None] / tokens, window, stride=2, padding=1, output_padding=1)
+    return blockify(grid.permute(0, 2, 3, 1), edge)[..., 0]

@@ -220,3 +220,23 @@ def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vm
     ax.grid(False)
     ax.set_title(title, fontsize=9)
     return shown
+
+
+def importance(ax: Axes, image, grid, *, title: str = "") -> AxesImage:
+    """A map of importance over the image, on the map's own scale: dark blue the least, yellow the most.
+
+    Args:
+        image: (3, S, S) uint8.
+        grid: (S, S), of any sign.
+    """
+    grid = np.asarray(grid)
+    shown = attention_over(ax, image, grid, blocks=1, title=title)
+    shown.set_clim(grid.min(), grid.max() if grid.max() > grid.min() else grid.min() + 1)
+    return shown
+
+
+def importance_bar(figure: Figure, shown: AxesImage, axes) -> None:
+    """The colour bar of pictures that each have their own scale: its ends have names, not numbers."""
+    bar = figure.colorbar(shown, ax=axes, shrink=0.6, ticks=shown.get_clim(), aspect=30)
+    bar.ax.set_yticklabels(["least", "most"], fontsize=8)
+    bar.ax.set_ylabel("importance, each picture on its own", fontsize=8)

@@ -59,3 +59,24 @@ def redrawn(draw: Callable) -> Callable:
         pyplot.close(figure)
 
     return show
+
+
+def upload(view: Callable, *, live: bool) -> None:
+    """A button for the reader's own picture, which ``view(picture)`` gets, opened by Pillow; nothing when not live."""
+    if not live:
+        return
+    from io import BytesIO
+
+    from IPython.display import display
+    from ipywidgets import FileUpload, Output
+    from PIL import Image
+
+    button, place = FileUpload(accept="image/*", description="a picture"), Output()
+
+    def show(change) -> None:
+        place.clear_output(wait=True)
+        with place, Image.open(BytesIO(change["new"][0]["content"])) as picture:
+            view(picture)
+
+    button.observe(show, names="value")
+    display(button, place)

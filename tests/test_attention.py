@@ -24,21 +24,28 @@ def softmax_attention(module, x):
     return (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)  # (B, H, T, N, N)
 
 
-def test_captured_attention_equals_a_direct_softmax(net, images):
-    inputs = {}
+@pytest.mark.parametrize("preset", network.names())
+def test_captured_attention_equals_a_direct_softmax(preset):
+    """In the very pass that is explained, with fused kernels on, layer by layer."""
+    torch.manual_seed(0)
+    net = network.create(preset, bits=8).eval()
+    images, inputs = torch.randn(1, 3, net.img_size, net.img_size), {}
     hooks = [
         module.register_forward_pre_hook(lambda _, x, name=name: inputs.update({name: x[0]}))
         for name, module in net.named_modules()
         if isinstance(module, Attention)
     ]
     with torch.no_grad(), attention.capture(net) as maps:
-        net(images)
+        during = net(images)
+        assert all(module.fused for module in net.modules() if isinstance(module, network.BlockAttention))
     for hook in hooks:
         hook.remove()
-    assert len(maps) == 6 + 3  # transformer layers, block-token attention
+    assert len(maps) == sum(network.PRESETS[preset]["depths"]) + 3  # transformer layers, block-token attention
     for name, weights in maps.items():
         assert_close(weights, softmax_attention(net.get_submodule(name), inputs[name]), rtol=0, atol=1e-5)
         assert_close(weights.sum(dim=-1), torch.ones_like(weights[..., 0]))
+    with torch.no_grad():
+        assert torch.equal(net(images), during)
 
 
 def test_looking_changes_nothing_and_leaves_nothing_behind(net, images):
@@ -90,3 +97,39 @@ def test_received_and_entropy_of_known_attention():
     assert attention.received(one).tolist() == [1.0] + [0.0] * 7
     assert attention.entropy(even).item() == pytest.approx(3.0, abs=1e-4)
     assert attention.entropy(one).item() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_distance_on_hand_placed_tokens():
+    at_itself, even = torch.eye(4), torch.full((4, 4), 0.25)  # a block of 2 x 2 tokens
+    across = torch.eye(4).flip(1)  # each looks at the one diagonally across
+    assert attention.distance(torch.stack([at_itself, across, even])).tolist() == pytest.approx(
+        [0, 2**0.5, (0 + 1 + 1 + 2**0.5) / 4]
+    )
+
+
+def full_matrix(weights):
+    """(B, H, T, N, N) in blocks -> (B, g*g, g*g) among all tokens of the grid, zero between blocks."""
+    B, H, T, N, _ = weights.shape
+    inside = torch.block_diag(*[torch.ones(N, N)] * T)
+    mean = torch.stack([torch.block_diag(*blocks) for blocks in weights.mean(dim=1)]) * inside
+    places = attention.to_grid(torch.arange(float(T * N)).view(1, T, N)).flatten().long()  # block order -> grid order
+    return mean[:, places][:, :, places]
+
+
+def test_rollout_is_the_product_of_all_layers_and_windows(net, images):
+    blocks = attention.block_attention(net, images)
+    share = torch.full((2, 1, 16), 1 / 16)
+    for level, grid in [(2, 4), (1, 8), (0, 16)]:
+        for layer in sorted((key[1] for key in blocks if key[0] == level), reverse=True):
+            share = share @ (full_matrix(blocks[level, layer]) + torch.eye(grid * grid)) / 2
+        if level:
+            windows = torch.zeros(grid, grid, 2 * grid, 2 * grid)
+            for row in range(grid):
+                for column in range(grid):
+                    rows, columns = (slice(max(0, 2 * i - 1), 2 * i + 2) for i in (row, column))
+                    windows[row, column, rows, columns] = 1 / windows[row, column, rows, columns].numel()
+            share = share @ windows.view(grid * grid, -1)
+    found = attention.rollout(blocks)
+    assert found.shape == (2, 16, 16)
+    assert_close(found.flatten(1), share[:, 0])
+    assert_close(found.sum(dim=(1, 2)), torch.ones(2))

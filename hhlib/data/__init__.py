@@ -10,7 +10,7 @@ from hhlib.data import sources
 from hhlib.data.audit import audit, audit_tables, near_duplicates, similar_share
 from hhlib.data.batches import augment, channel_statistics, loader, normalise, scale
 from hhlib.data.cache import cached
-from hhlib.data.files import ImageFiles
+from hhlib.data.files import ImageFiles, square_picture
 from hhlib.data.lists import ImageList, find_lists, read_list, read_lists, write_list, write_lists
 from hhlib.data.own import folder_pool, split_pool, split_unseen, table_pool
 from hhlib.data.protocols import PROTOCOLS, deviations, draw
@@ -44,6 +44,7 @@ __all__ = [
     "read_lists",
     "scale",
     "similar_share",
+    "square_picture",
     "split_pool",
     "split_unseen",
     "table_pool",

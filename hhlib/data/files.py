@@ -108,14 +108,23 @@ class ImageFiles:
         path = self.file(row)
         try:
             with Image.open(path) as image:
-                image.draft("RGB", (self.size, self.size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
-                upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-                square = ImageOps.fit(upright, (self.size, self.size), Image.Resampling.BICUBIC)
+                return square_picture(image, self.size)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(
                 f"{self.where(row)}: {path} is no picture, or is damaged or cut short ({error})."
             ) from error
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()  # (3, S, S)
+
+
+def square_picture(image: Image.Image, size: int) -> Tensor:
+    """An opened picture, upright, in colour, cut to its middle square and scaled: (3, size, size) uint8.
+
+    Raises:
+        OSError, SyntaxError, ValueError: if it is damaged, cut short, or its pixels have 32 bits.
+    """
+    image.draft("RGB", (size, size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
+    upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
+    square = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

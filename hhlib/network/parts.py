@@ -43,6 +43,11 @@ class BlockAttention(Attention):
         x = x.permute(0, 2, 3, 1).reshape(B, T, N, C)  # NesT merges heads last, so that weights fit
         return self.proj_drop(self.proj(x))
 
+    def weights(self, x: Tensor) -> Tensor:
+        """The attention weights for an input, which fused kernels never form: (B, T, N, C) -> (B, H, T, N, N)."""
+        q, k, _ = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(3, 0, 4, 1, 2, 5)  # (B, H, T, N, C/H) each
+        return (q * self.scale @ k.mT).softmax(dim=-1)
+
 
 class BlockTokenAttention(nn.Module):
     """Global branch: one token a block (or four), self-attention among the tokens, back to the grid.

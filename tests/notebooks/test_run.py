@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 PROJECT = Path(__file__).parent.parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 RUNNER = PROJECT / "tools" / "run_notebooks.py"
-SMALL = dict(dataset="shapes", bits=12, epochs=1)
+SMALL = dict(dataset="shapes", bits=12, epochs=1, tested=8)
 
 
 def widget_errors(notebook):

@@ -1,0 +1,228 @@
+"""Which pixels make the code: maps of an image for one bit, a whole code, or the likeness of two images.
+
+Every map answers one question, a *target* t (B, K): how does the score s = sum over bits of t_k * tanh(z_k) depend on
+the pixels? See `code_target`, `bit_target`, `likeness_target`. A map is only as good as its test: `removal_curves`
+takes away what it calls important and watches the code; a random map is what it must beat.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hhlib import attention
+from hhlib.common import check_choice, check_whole
+
+#: Maps that `attribution` knows; the last one is what the others must beat.
+NAMES = ("rollout", "gradient", "integrated gradients", "Grad-CAM", "occlusion", "random")
+
+AT_ONCE = 64  #: altered images that go through the network together
+
+
+def code_target(z: Tensor) -> Tensor:
+    """All bits of an image's own code, equally: z (B, K) -> (B, K)."""
+    return _sign(z) / z.shape[1]
+
+
+def bit_target(z: Tensor, bit: int) -> Tensor:
+    """One bit, for what it is: z (B, K) -> (B, K)."""
+    check_whole("bit", bit, 0, z.shape[1] - 1)
+    target = torch.zeros_like(z)
+    target[:, bit] = _sign(z[:, bit])
+    return target
+
+
+def likeness_target(other: Tensor) -> Tensor:
+    """How near an image is to another: other's z (B, K) -> (B, K). With codes of ±1, s is 1 - 2 d / K."""
+    return _sign(other) / other.shape[1]
+
+
+def score(z: Tensor, target: Tensor) -> Tensor:
+    """z (B, K), target (B, K) -> s (B,)."""
+    return (target * torch.tanh(z)).sum(dim=1)
+
+
+def attribution(net: nn.Module, x: Tensor, target: Tensor, name: str) -> Tensor:
+    """One of the maps, by name: (B, S, S), larger where more of the score comes from.
+
+    Args:
+        net: a `HybridHash`; left as it was, without hooks or gradients.
+        x: (B, 3, S, S), normalised, so that 0 is the mean colour.
+        target: (B, K).
+        name: one of `NAMES`.
+    """
+    check_choice("map", name, NAMES)
+    maps = {
+        "rollout": lambda: _to_side(attention.rollout(attention.block_attention(net, x)), x.shape[-1]),
+        "gradient": lambda: gradient(net, x, target),
+        "integrated gradients": lambda: integrated_gradients(net, x, target),
+        "Grad-CAM": lambda: grad_cam(net, x, target),
+        "occlusion": lambda: occlusion(net, x, target),
+        "random": lambda: _to_side(torch.rand(len(x), *_grid(net), device=x.device), x.shape[-1]),
+    }
+    return maps[name]()
+
+
+def gradient(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    """How much the score moves when a pixel does: |ds/dx|, the largest of the three channels; (B, S, S) of at least 0.
+
+    Simonyan et al., "Deep Inside Convolutional Networks", 2013 (arXiv 1312.6034).
+    """
+    with frozen(net):
+        return _slope(net, x, target).abs().amax(dim=1)
+
+
+def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: int = 16) -> Tensor:
+    """What each pixel adds to the score on the straight way from the mean colour to the image: (B, S, S), with sign.
+
+    The sum over pixels is s(image) - s(mean colour), up to the error of the sum over steps: it is large for this
+    network, whose norms turn at once when the first trace of an image appears. Sundararajan et al., "Axiomatic
+    Attribution for Deep Networks", ICML 2017.
+    """
+    check_whole("steps", steps, 1)
+    shares = (torch.arange(steps, device=x.device) + 0.5).view(-1, 1, 1, 1) / steps
+    slopes = torch.zeros_like(x)
+    with frozen(net):
+        for some in shares.split(max(1, AT_ONCE // len(x))):
+            on_the_way = (x[:, None] * some).flatten(0, 1)  # (B * shares, 3, S, S)
+            slope = _slope(net, on_the_way, target.repeat_interleave(len(some), dim=0))
+            slopes += slope.unflatten(0, (len(x), -1)).sum(dim=1)
+    return (x * slopes / steps).sum(dim=1)
+
+
+def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Tensor:
+    """Channels of a level that raise the score, weighted by how much: (B, S, S), 0 to 1 in each image.
+
+    Selvaraju et al., "Grad-CAM", ICCV 2017, by the library grad-cam. Level 1 is half as fine as level 0 and knows more.
+    """
+    from pytorch_grad_cam import GradCAM
+
+    check_whole("level", level, 0, 2)
+    with frozen(net):
+        cam = GradCAM(model=net, target_layers=[net.levels[level]])
+        try:
+            scores = [lambda z, t=t: score(z[None], t[None])[0] for t in target]
+            return torch.from_numpy(cam(x.clone().requires_grad_(), scores)).to(x)
+        finally:
+            cam.activations_and_grads.release()
+
+
+@torch.no_grad()
+def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) -> Tensor:
+    """What the score loses when a square takes on the mean colour: (B, S, S), with sign.
+
+    Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
+
+    Args:
+        squares: along an edge; divides S.
+    """
+    B, _, S, _ = x.shape
+    check_whole("squares", squares, 1, S)
+    hidden = _to_side(torch.eye(squares**2, device=x.device).view(-1, 1, squares, squares), S)
+    with frozen(net):
+        full, losses = score(net(x), target)[:, None], []
+        for some in hidden.split(max(1, AT_ONCE // B)):
+            z = net((x[:, None] * (1 - some)).flatten(0, 1))  # (B * some, K)
+            losses.append(full - score(z, target.repeat_interleave(len(some), dim=0)).view(B, -1))
+    return _to_side(torch.cat(losses, dim=1).view(B, squares, squares), S)
+
+
+def traverse(net: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """From the whole image down to the block that adds most to the score, then to that block's best child.
+
+    A block adds the sum over its tokens and channels of feature times gradient. The blocks of the levels are a tree
+    (1, 4, 16), which is what NesT is nested for: Zhang et al., AAAI 2022, section "visual interpretability".
+
+    Returns:
+        (B, 3, 2): row and column of the chosen block in level 2, 1 and 0, of 1, 2 and 4 along an edge; and what every
+        block adds, level by level in the same order: (B, 1, 1), (B, 2, 2), (B, 4, 4).
+    """
+    with frozen(net), torch.enable_grad():
+        features = [net.patch_embed(x.detach().requires_grad_())]
+        for level in net.levels:
+            features.append(level(features[-1]))
+        z = net.forward_head(net.norm(features[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        slopes = torch.autograd.grad(score(z, target).sum(), features[1:])
+    adds = [(f * slope).sum(dim=1) for f, slope in zip(features[1:], slopes, strict=True)]  # (B, g, g), levels 0 to 2
+    blocks = [F.adaptive_avg_pool2d(a, 4 >> i) * a[0].numel() / (4 >> i) ** 2 for i, a in enumerate(adds)][::-1]
+    path = [torch.zeros(len(x), 2, dtype=torch.int64, device=x.device)]
+    for level in blocks[1:]:
+        children = torch.cartesian_prod(torch.arange(2), torch.arange(2)).to(x.device)  # (4, 2)
+        rows, columns = (2 * path[-1][:, None] + children).unbind(dim=-1)  # (B, 4) each
+        best = level[torch.arange(len(x))[:, None], rows, columns].argmax(dim=1)
+        path.append(2 * path[-1] + children[best])
+    return torch.stack(path, dim=1), [b.detach() for b in blocks]
+
+
+@torch.no_grad()
+def removal_curves(
+    net: nn.Module, x: Tensor, importance: Tensor, *, insertion: bool = False, steps: int = 16
+) -> Tensor:
+    """Share of the code's bits that stay while the image goes, its most important squares first.
+
+    Petsiuk et al., "RISE", BMVC 2018, with the code in the place of a class. What is taken away takes on the mean
+    colour. A good map makes the curve fall at once (deletion) or rise at once (insertion); compare with a random one.
+
+    Args:
+        net: a `HybridHash`.
+        x: (B, 3, S, S), normalised.
+        importance: (B, S, S), averaged over squares of a patch of the network.
+        insertion: start from the mean colour and put the most important squares back first.
+        steps: how many times something is taken away.
+
+    Returns:
+        (B, steps + 1), from the whole image (or none of it) to none of it (or the whole).
+    """
+    check_whole("steps", steps, 1)
+    side = F.adaptive_avg_pool2d(importance, _grid(net)).flatten(1)  # (B, g*g)
+    rank = side.argsort(dim=1, descending=True).argsort(dim=1)  # 0 for the most important square
+    curve = []
+    with frozen(net):
+        code = net(x) >= 0
+        for step in range(steps + 1):
+            taken = (rank < round(step * side.shape[1] / steps)).view(-1, *_grid(net)).to(x)
+            shown = _to_side(taken if insertion else 1 - taken, x.shape[-1])[:, None]  # (B, 1, S, S)
+            curve.append(((net(x * shown) >= 0) == code).float().mean(dim=1))
+    return torch.stack(curve, dim=1)
+
+
+def area(curve: Tensor) -> Tensor:
+    """Area under a removal curve, 0 to 1: (..., steps + 1) -> (...)."""
+    return torch.trapezoid(curve, dx=1 / (curve.shape[-1] - 1))
+
+
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """Inside, the network is in evaluation mode and its parameters collect no gradients; afterwards all is as before,
+    also after an error."""
+    training, before = net.training, [(p, p.requires_grad, p.grad) for p in net.parameters()]
+    net.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        net.train(training)
+        for parameter, needs, grad in before:
+            parameter.requires_grad_(needs).grad = grad
+
+
+def _slope(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    with torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        return torch.autograd.grad(score(net(x), target).sum(), x)[0]
+
+
+def _sign(z: Tensor) -> Tensor:
+    return torch.where(z >= 0, 1.0, -1.0).to(z)
+
+
+def _grid(net: nn.Module) -> tuple[int, int]:
+    """Patches along the two edges."""
+    return (net.img_size // net.patch_size,) * 2
+
+
+def _to_side(values: Tensor, side: int) -> Tensor:
+    """(..., g, g) -> (..., S, S), each value a square."""
+    factor = side // values.shape[-1]
+    return values.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)

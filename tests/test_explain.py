@@ -1,0 +1,182 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.testing import assert_close
+
+from hhlib import explain, network
+
+
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    net = network.create("micro", bits=8, drop_path_rate=0.0).eval()
+    for parameter in net.hash_layer.parameters():  # outputs of some size, as after training
+        nn.init.normal_(parameter, std=0.2)
+    return net
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def target(net, x):
+    with torch.no_grad():
+        return explain.code_target(net(x))
+
+
+class OneSquare(nn.Module):
+    """Four bits that all say whether the square of 2 x 2 pixels in row 1, column 2 is bright."""
+
+    img_size, patch_size = 8, 2
+
+    def forward(self, x):
+        return x[:, :, 2:4, 4:6].mean(dim=(1, 2, 3))[:, None].expand(-1, 4)
+
+
+def test_scores():
+    z = torch.tensor([[2.0, -1.0, 0.0, -3.0]])
+    t = torch.tanh(z)[0]
+    assert explain.score(z, explain.code_target(z)).item() == pytest.approx(float(t.abs().sum()) / 4)
+    assert explain.score(z, explain.bit_target(z, 1)).item() == pytest.approx(-float(t[1]))
+    near, far = 9 * torch.tensor([[1.0, -1, 1, -1]]), 9 * torch.tensor([[1.0, 1, -1, -1]])
+    for other, bits_apart in [(near, 0), (far, 2)]:
+        score = explain.score(9 * torch.tensor([[1.0, -1, 1, -1]]), explain.likeness_target(other))
+        assert score.item() == pytest.approx(1 - 2 * bits_apart / 4)
+    with pytest.raises(ValueError, match="bit is 4, but it must be a whole number from 0 to 3"):
+        explain.bit_target(z, 4)
+
+
+class Smooth(nn.Module):
+    """A small network without corners, in float64."""
+
+    img_size, patch_size = 4, 2
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(48, 6), nn.Tanh(), nn.Linear(6, 5)).double()
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_the_gradient_is_the_slope():
+    net, x, step = Smooth(), torch.randn(2, 3, 4, 4).double(), 1e-5
+    target = explain.code_target(net(x))
+    slopes = torch.zeros_like(x)
+    with torch.no_grad():
+        for place in torch.eye(48).view(48, 3, 4, 4).double():
+            up, down = (explain.score(net(x + d * place), target) for d in (step, -step))
+            slopes += ((up - down) / (2 * step)).view(2, 1, 1, 1) * place
+    assert_close(explain.gradient(net, x, target), slopes.abs().amax(dim=1), rtol=1e-6, atol=1e-9)
+
+
+def test_integrated_gradients_add_up_to_what_the_image_adds():
+    net, x = Smooth(), torch.randn(2, 3, 4, 4).double()
+    target = explain.code_target(net(x))
+    sums = explain.integrated_gradients(net, x, target, steps=200).sum(dim=(1, 2))
+    expected = explain.score(net(x), target) - explain.score(net(0 * x), target)
+    assert_close(sums, expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_occlusion_against_a_loop(net, x, target):
+    map_ = explain.occlusion(net, x, target, squares=4)
+    with torch.no_grad():
+        for row, column in [(0, 0), (2, 3)]:
+            covered = x.clone()
+            covered[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = 0
+            loss = explain.score(net(x), target) - explain.score(net(covered), target)
+            assert_close(map_[:, 8 * row + 5, 8 * column + 2], loss)
+
+
+def test_grad_cam_against_its_formula(net, x, target):
+    with torch.enable_grad():
+        features = net.levels[0](net.patch_embed(x)).detach().requires_grad_()
+        z = net.forward_head(net.norm(net.levels[2](net.levels[1](features)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        slopes = torch.autograd.grad(explain.score(z, target).sum(), features)[0]
+    cam = (features * slopes.mean(dim=(2, 3), keepdim=True)).sum(dim=1).clamp(min=0).detach()
+    cam = cam - cam.amin(dim=(1, 2), keepdim=True)
+    cam = F.interpolate((cam / cam.amax(dim=(1, 2), keepdim=True))[:, None], size=32, mode="bilinear")[:, 0]
+    cam = cam - cam.amin(dim=(1, 2), keepdim=True)
+    cam = cam / cam.amax(dim=(1, 2), keepdim=True)
+    assert_close(explain.grad_cam(net, x, target, level=0), cam, rtol=1e-3, atol=1e-3)
+
+
+def test_the_tree_is_walked_to_the_best_child(net, x, target):
+    path, blocks = explain.traverse(net, x, target)
+    assert [tuple(b.shape) for b in blocks] == [(2, 1, 1), (2, 2, 2), (2, 4, 4)]
+    for image in range(2):
+        assert path[image, 0].tolist() == [0, 0]
+        for level in (1, 2):
+            row, column = (2 * path[image, level - 1]).tolist()
+            children = blocks[level][image, row : row + 2, column : column + 2]
+            expected = divmod(int(children.argmax()), 2)
+            assert path[image, level].tolist() == [row + expected[0], column + expected[1]]
+
+
+def test_what_blocks_add_is_first_order_in_their_features(net, x, target):
+    """Scaling one block's features up a little moves the score by what the block adds."""
+    _, blocks = explain.traverse(net, x, target)
+    step = 1e-3
+    with torch.no_grad():
+        fine = net.levels[0](net.patch_embed(x))  # (2, C, 16, 16), 4 x 4 blocks
+        scores = []
+        for scale in (1 + step, 1 - step):
+            scaled = fine.double().clone()
+            scaled[:, :, 4:8, 8:12] *= scale
+            double = network.create("micro", bits=8, drop_path_rate=0.0).double().eval()
+            double.load_state_dict(net.state_dict())
+            last = double.levels[2](double.levels[1](scaled))
+            z = double.forward_head(double.norm(last.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+            scores.append(explain.score(z, target.double()))
+    slope = (scores[0] - scores[1]) / (2 * step)
+    assert_close(blocks[2][:, 1, 2].double(), slope, rtol=1e-2, atol=1e-4)
+
+
+def test_removing_the_square_that_matters_first_changes_the_code_at_once():
+    net, x = OneSquare(), torch.full((1, 3, 8, 8), -1.0)  # dark; covered, it is 0, which counts as bright
+    importance = torch.zeros(1, 8, 8)
+    importance[:, 2:4, 4:6] = 1
+    first = explain.removal_curves(net, x, importance, steps=16)
+    last = explain.removal_curves(net, x, -importance, steps=16)
+    assert first.tolist() == [[1.0] + [0.0] * 16]
+    assert last.tolist() == [[1.0] * 16 + [0.0]]
+    assert explain.removal_curves(net, x, importance, steps=16, insertion=True).tolist() == [[0.0] + [1.0] * 16]
+    assert explain.area(first).item() == pytest.approx(1 / 32)
+    assert explain.area(last).item() == pytest.approx(31 / 32)
+
+
+@pytest.mark.parametrize("name", explain.NAMES)
+def test_maps_fit_the_image_and_leave_the_network_as_it_was(name, net, x, target):
+    def traces():
+        hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in net.modules()]
+        return hooks, [m.training for m in net.modules()], [p.requires_grad for p in net.parameters()]
+
+    net.train()
+    gradients = [torch.randn_like(p) for p in net.parameters()]
+    for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+        parameter.grad = gradient
+    before = traces()
+    try:
+        torch.manual_seed(0)
+        map_ = explain.attribution(net, x, target, name)
+        assert map_.shape == (2, 32, 32)
+        assert torch.isfinite(map_).all()
+        assert traces() == before
+        with pytest.raises((RuntimeError, TypeError, AttributeError, IndexError)):
+            explain.attribution(net, x, "no target", name)
+            raise RuntimeError("maps without a target end here")
+        assert traces() == before
+        assert all(p.grad is g for p, g in zip(net.parameters(), gradients, strict=True))
+    finally:
+        net.eval()
+        for parameter in net.parameters():
+            parameter.grad = None
+
+
+def test_an_unknown_map_is_refused(net, x, target):
+    with pytest.raises(ValueError, match="map is 'magic', but it must be one of rollout, gradient"):
+        explain.attribution(net, x, target, "magic")
