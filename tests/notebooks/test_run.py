@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 PROJECT = Path(__file__).parent.parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 RUNNER = PROJECT / "tools" / "run_notebooks.py"
-SMALL = dict(dataset="shapes", bits=12, epochs=1, tested=8)
+SMALL = dict(dataset="shapes", bits=12, epochs=1)
 
 
 def widget_errors(notebook):
@@ -39,7 +39,7 @@ def executed(folder):
 
 
 def test_with_menus_no_callback_fails(tmp_path):
-    run(tmp_path, **SMALL, live=True)
+    run(tmp_path, **SMALL, tested=8, live=True)
     notebooks = executed(tmp_path)
     assert len(notebooks) == len(NOTEBOOKS)
     for name, notebook in notebooks.items():
@@ -61,7 +61,7 @@ def test_no_cell_with_menus_is_waited_for_in_vain(monkeypatch):
 
 
 def test_the_runner_leaves_pages_figures_scores_and_a_start_page(tmp_path):
-    printed = run(tmp_path, **SMALL)
+    printed = run(tmp_path, **SMALL, tested=8)
     folder = tmp_path / "shapes" / "hybridhash-micro-12bits-seed0"
     assert f"{folder / 'index.html'}" in printed
     page = (folder / "index.html").read_text()
