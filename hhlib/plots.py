@@ -172,18 +172,20 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
         "quantisation_gap": "quantisation gap 1 - |u|",
         "bit_balance": "bit balance |share of 1 - 1/2|",
     }
-    for ax, (column, title) in zip(axes, titles.items(), strict=True):
-        lines(ax, history["epoch"], history[column], marker="o", markersize=3)
-        ax.set(xlabel="epoch", xlim=(0, 1.04 * (epochs or history["epoch"].max())), ylim=(0, None))
-        ax.set_title(title, fontsize=10)
-    axes[3].set_ylim(0, 0.5)
     if nothing is not None:
         axes[0].axhline(nothing, color="#949494", linestyle=":", label="codes that know nothing")
-        axes[0].legend(fontsize=8)
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        lines(ax, history["epoch"], history[column], marker="o", markersize=3)
+        ax.set_title(title, fontsize=10)
+        ax.set(xlabel="epoch", xlim=(0, 1.04 * (epochs or history["epoch"].max())))
     if "query_map" in history:
-        lines(axes[1], history["epoch"], history["query_map"], marker="o", markersize=3, label="queries")
         axes[1].lines[0].set_label("validation")
-        axes[1].legend(fontsize=8)
+        lines(axes[1], history["epoch"], history["query_map"], marker="o", markersize=3, label="queries")
+    for ax in axes[:3]:
+        ax.set_ylim(0, 1.1 * ax.dataLim.ymax if ax.dataLim.ymax > 0 else 1)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8)
+    axes[3].set_ylim(0, 0.5)
     return figure
 
 

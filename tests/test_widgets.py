@@ -1,8 +1,11 @@
 import subprocess
 import sys
+from datetime import UTC, datetime
+from io import BytesIO
 
 import matplotlib.pyplot as plt
 import pytest
+from PIL import Image
 
 from hhlib import widgets
 
@@ -51,3 +54,16 @@ def test_a_figure_is_redrawn_in_its_place(monkeypatch):
         show(title)
     assert [len(shown), len(updated)] == [1, 2]
     assert plt.get_fignums() == before  # none stays open
+
+
+def test_an_uploaded_picture_reaches_the_view(monkeypatch):
+    shown, sizes = [], []
+    monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(parts))
+    widgets.upload(lambda picture: sizes.append(picture.size), live=False)
+    assert shown == []
+    widgets.upload(lambda picture: sizes.append(picture.size), live=True)
+    png = BytesIO()
+    Image.new("RGB", (5, 3)).save(png, "PNG")
+    facts = dict(name="own.png", type="image/png", size=len(png.getvalue()), last_modified=datetime.now(UTC))
+    shown[0].value = (facts | {"content": memoryview(png.getvalue())},)
+    assert sizes == [(5, 3)]
