@@ -199,7 +199,7 @@ def growth(arguments: argparse.Namespace) -> None:
             seconds.append(np.median([way.seconds(way.step) for _ in range(arguments.rounds + 1)][1:]))
         x = [value**2 for value in values] if name == "size" else values
         ax.plot(x, seconds, marker="o")
-        ax.set(xlabel=label, ylim=(0, None))
+        ax.set(xlabel=label, ylim=(0, 1.1 * max(seconds)))
         print(label, ", ".join(f"{a}: {b:.3f} s" for a, b in zip(x, seconds, strict=True)))
     axes[0].set_ylabel("seconds a step")
     figure.savefig(arguments.growth, dpi=150, bbox_inches="tight")

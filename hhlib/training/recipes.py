@@ -86,33 +86,24 @@ class Recipe:
 #: For photographs at 224 pixels: batch, epochs and shift of the released code, our optimizer. Not run yet.
 _PHOTOGRAPHS = Recipe(epochs=12, batch_size=64, learning_rate=1e-4, shift=16, validate_every=3)
 
+_CIFAR10 = Recipe(
+    epochs=64,
+    small_epochs=10,
+    batch_size=64,
+    learning_rate=5e-4,
+    warmup=0.08,
+    erase=8,
+    drop_path=0.1,
+    loss={"alpha": 0.15},
+)
+
 #: Where to start, by data set. Those of digits, shapes and cifar10 were found on two CPU cores with the micro network.
 RECIPES = {
     "digits": Recipe(epochs=15, batch_size=20, learning_rate=1e-3, shift=3, validate_every=4),
     "shapes": Recipe(epochs=20, batch_size=16, learning_rate=1e-3, validate_every=5),
-    "cifar10": Recipe(
-        epochs=64,
-        small_epochs=10,
-        batch_size=64,
-        learning_rate=5e-4,
-        warmup=0.08,
-        erase=8,
-        drop_path=0.1,
-        loss={"alpha": 0.15},
-    ),
+    "cifar10": _CIFAR10,
     # All 50,000 training images, for one hour on those two cores.
-    "cifar10-2": Recipe(
-        epochs=20,
-        small_epochs=8,
-        batch_size=64,
-        learning_rate=5e-4,
-        warmup=0.08,
-        erase=8,
-        drop_path=0.1,
-        loss={"alpha": 0.15},
-        validation=0.04,
-        validate_every=4,
-    ),
+    "cifar10-2": replace(_CIFAR10, epochs=20, small_epochs=8, validation=0.04, validate_every=4),
     "nuswide_21": _PHOTOGRAPHS,
     "nuswide_21_m": _PHOTOGRAPHS,
     "nuswide_81_m": _PHOTOGRAPHS,
