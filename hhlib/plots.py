@@ -182,7 +182,8 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
         axes[1].lines[0].set_label("validation")
         lines(axes[1], history["epoch"], history["query_map"], marker="o", markersize=3, label="queries")
     for ax in axes[:3]:
-        ax.set_ylim(0, 1.1 * ax.dataLim.ymax if ax.dataLim.ymax > 0 else 1)
+        tops = [np.max(line.get_ydata()) for line in ax.lines if len(line.get_ydata())]
+        ax.set_ylim(0, 1.1 * max(tops, default=1))
         if ax.get_legend_handles_labels()[0]:
             ax.legend(fontsize=8)
     axes[3].set_ylim(0, 0.5)

@@ -35,6 +35,12 @@ def test_curves_show_every_point_and_room_for_the_epochs_to_come():
     assert list(axes[1].lines[0].get_xdata()) == [2, 3]  # where there is a score
 
 
+def test_curves_before_the_first_score():
+    columns = ["epoch", "loss", "validation_map", "quantisation_gap", "bit_balance"]
+    history = pd.DataFrame([[1, 1.3, math.nan, 0.8, 0.1]], columns=columns)
+    assert plots.training_curves(history, epochs=3).axes[1].get_ylim()[1] > 0
+
+
 def test_importance_spans_its_own_scale_even_if_nothing_is_important():
     image = np.zeros((3, 8, 8), dtype=np.uint8)
     _, ax = plt.subplots()

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 
@@ -48,13 +49,14 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 
 
 def test_fit_starts_processes_itself_and_their_batches_may_be_micro_batches(folders, tmp_path, capfd):
-    recipe = training.Recipe(**several.RECIPE, micro_batches=2)
+    recipe, handlers = training.Recipe(**several.RECIPE, micro_batches=2), signal.getsignal(signal.SIGINT)
     run = training.fit_in_processes(
         2, several.split(), runs.Run(tmp_path), recipe=recipe, method="hybridhash", **several.HOW
     )
     expected = runs.Run(folders[0] / "hybridhash").history()
     assert run.history()["loss"].tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-5)
     assert capfd.readouterr().out.count("epoch   2/2") == 1  # one of them speaks
+    assert signal.getsignal(signal.SIGINT) is handlers
 
 
 def test_what_one_of_the_processes_raises_is_told(tmp_path):

@@ -1,6 +1,7 @@
 """Training in several processes of this machine, one for each GPU, started from a notebook or a script."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
@@ -47,7 +48,7 @@ def fit_in_processes(processes: int, split: Split, run: Run, *, device: str = "a
         max_restarts=0,
         start_method="spawn",
     )
-    with _threads(max(1, torch.get_num_threads() // processes)):
+    with _handlers(), _threads(max(1, torch.get_num_threads() // processes)):
         try:
             elastic_launch(config, _fit)(split, run, how | {"device": device})
         except ChildFailedError as error:
@@ -76,3 +77,14 @@ def _threads(number: int) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _handlers() -> Iterator[None]:
+    """Afterwards, signals do again what they did before: PyTorch's launcher takes them and does not give them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
