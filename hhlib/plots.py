@@ -242,4 +242,4 @@ def importance_bar(figure: Figure, shown: AxesImage, axes) -> None:
     """The colour bar of pictures that each have their own scale: its ends have names, not numbers."""
     bar = figure.colorbar(shown, ax=axes, shrink=0.6, ticks=shown.get_clim(), aspect=30)
     bar.ax.set_yticklabels(["least", "most"], fontsize=8)
-    bar.ax.set_ylabel("importance, each picture on its own", fontsize=8)
+    bar.ax.set_ylabel("importance", fontsize=8)

@@ -58,6 +58,7 @@ def fit(
     Raises:
         ValueError: for a bad value, a query that stands in another part, or if the folder holds a run with other
             parameters.
+        ConnectionError: if the recipe wants pretrained weights that cannot be fetched.
         MemoryError: if the GPU's memory is too small for a step.
         FloatingPointError: if the loss is no longer finite; the last state that was kept stays on disk.
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, when all that was done is on disk.
