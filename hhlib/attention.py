@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from timm.models.nest import blockify, deblockify
 from torch import Tensor, nn
 
@@ -128,8 +127,8 @@ def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
 
     Within a level: Abnar & Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: half of each token stays
     where it is (the residual branch), half goes along the attention, averaged over heads; layers multiply. Between
-    levels, each token stands for the 3x3 window that the interaction module's max pooling takes it from, in equal
-    shares. Left out, because they are not attention in blocks: convolutions, block tokens, the layers' MLPs.
+    levels, each token stands for the four below it, in equal shares, so that even attention gives an even map. Left
+    out: convolutions, block tokens, MLPs, and the overlap of the max pooling's windows.
 
     Args:
         blocks: of `block_attention`.
@@ -152,8 +151,5 @@ def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
 
 def _finer(share: Tensor, edge: int) -> Tensor:
     """(B, g, g) shares of a level -> (B, T, N) shares of the finer level below, 2g tokens along an edge."""
-    window = share.new_ones(1, 1, 3, 3)
-    fine = share.new_ones(1, 1, 2 * share.shape[-2], 2 * share.shape[-1])
-    tokens = F.conv2d(fine, window, stride=2, padding=1)  # of each window; fewer at the border
-    grid = F.conv_transpose2d(share[:, None] / tokens, window, stride=2, padding=1, output_padding=1)
-    return blockify(grid.permute(0, 2, 3, 1), edge)[..., 0]
+    grid = share.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2) / 4  # (B, 2g, 2g)
+    return blockify(grid[..., None], edge)[..., 0]

@@ -132,7 +132,8 @@ def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) ->
 def traverse(net: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, list[Tensor]]:
     """From the whole image down to the block that adds most to the score, then to that block's best child.
 
-    A block adds the sum over its tokens and channels of feature times gradient. The blocks of the levels are a tree
+    A block adds the sum over its tokens and channels of feature times gradient, to first order; its features also hold
+    what came from its neighbours through convolutions and block tokens. The blocks of the levels are a tree
     (1, 4, 16), which is what NesT is nested for: Zhang et al., AAAI 2022, section "visual interpretability".
 
     Returns:
@@ -168,7 +169,7 @@ def removal_curves(
     Args:
         net: a `HybridHash`.
         x: (B, 3, S, S), normalised.
-        importance: (B, S, S), averaged over squares of a patch of the network.
+        importance: (B, S, S), averaged over squares of a patch of the network; equal ones go in random order.
         insertion: start from the mean colour and put the most important squares back first.
         steps: how many times something is taken away.
 
@@ -176,13 +177,13 @@ def removal_curves(
         (B, steps + 1), from the whole image (or none of it) to none of it (or the whole).
     """
     check_whole("steps", steps, 1)
-    side = F.adaptive_avg_pool2d(importance, _grid(net)).flatten(1)  # (B, g*g)
-    rank = side.argsort(dim=1, descending=True).argsort(dim=1)  # 0 for the most important square
+    squares = F.adaptive_avg_pool2d(importance, _grid(net)).flatten(1)  # (B, g*g)
+    rank = _ranks(squares)
     curve = []
     with frozen(net):
         code = net(x) >= 0
         for step in range(steps + 1):
-            taken = (rank < round(step * side.shape[1] / steps)).view(-1, *_grid(net)).to(x)
+            taken = (rank < round(step * squares.shape[1] / steps)).view(-1, *_grid(net)).to(x)
             shown = _to_side(taken if insertion else 1 - taken, x.shape[-1])[:, None]  # (B, 1, S, S)
             curve.append(((net(x * shown) >= 0) == code).float().mean(dim=1))
     return torch.stack(curve, dim=1)
@@ -197,14 +198,22 @@ def area(curve: Tensor) -> Tensor:
 def frozen(net: nn.Module) -> Iterator[None]:
     """Inside, the network is in evaluation mode and its parameters collect no gradients; afterwards all is as before,
     also after an error."""
-    training, before = net.training, [(p, p.requires_grad, p.grad) for p in net.parameters()]
+    modes, before = [(m, m.training) for m in net.modules()], [(p, p.requires_grad, p.grad) for p in net.parameters()]
     net.eval().requires_grad_(False)
     try:
         yield
     finally:
-        net.train(training)
+        for module, training in modes:
+            module.training = training
         for parameter, needs, grad in before:
             parameter.requires_grad_(needs).grad = grad
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """0 for the largest of each row, 1 for the next, ...; equal ones in random order: (B, n) -> (B, n) int64."""
+    shuffle = torch.randperm(values.shape[1], device=values.device)
+    order = shuffle[values[:, shuffle].argsort(dim=1, descending=True, stable=True)]
+    return order.argsort(dim=1)
 
 
 def _slope(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:

@@ -170,7 +170,7 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
         "loss": "training loss",
         "validation_map": "validation mAP",
         "quantisation_gap": "quantisation gap 1 - |u|",
-        "bit_balance": "bit balance |share of 1 - 1/2|",
+        "bit_balance": "bit balance |ones - 1/2|",
     }
     if nothing is not None:
         axes[0].axhline(nothing, color="#949494", linestyle=":", label="codes that know nothing")
@@ -185,7 +185,7 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
         tops = [np.max(line.get_ydata()) for line in ax.lines if len(line.get_ydata())]
         ax.set_ylim(0, 1.1 * max(tops, default=1))
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=8)
+            ax.legend(fontsize=8, loc="lower left")
     axes[3].set_ylim(0, 0.5)
     return figure
 
@@ -204,7 +204,7 @@ def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vm
 
     Args:
         image: (3, S, S) uint8.
-        weights: (g, g), shown from 0 (dark blue) to `vmax` (yellow).
+        weights: (g, g), shown from 0 (dark) to `vmax` (yellow).
         blocks: blocks along an edge of the image: 4, 2 or 1.
         vmax: the top of the scale; None takes the largest weight. Give it where pictures are compared.
 
@@ -226,7 +226,7 @@ def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vm
 
 
 def importance(ax: Axes, image, grid, *, title: str = "") -> AxesImage:
-    """A map of importance over the image, on the map's own scale: dark blue the least, yellow the most.
+    """A map of importance over the image, on the map's own scale: dark the least, yellow the most.
 
     Args:
         image: (3, S, S) uint8.

@@ -116,7 +116,7 @@ def full_matrix(weights):
     return mean[:, places][:, :, places]
 
 
-def test_rollout_is_the_product_of_all_layers_and_windows(net, images):
+def test_rollout_is_the_product_of_all_layers(net, images):
     blocks = attention.block_attention(net, images)
     share = torch.full((2, 1, 16), 1 / 16)
     for level, grid in [(2, 4), (1, 8), (0, 16)]:
@@ -126,10 +126,15 @@ def test_rollout_is_the_product_of_all_layers_and_windows(net, images):
             windows = torch.zeros(grid, grid, 2 * grid, 2 * grid)
             for row in range(grid):
                 for column in range(grid):
-                    rows, columns = (slice(max(0, 2 * i - 1), 2 * i + 2) for i in (row, column))
-                    windows[row, column, rows, columns] = 1 / windows[row, column, rows, columns].numel()
+                    windows[row, column, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 1 / 4
             share = share @ windows.view(grid * grid, -1)
     found = attention.rollout(blocks)
     assert found.shape == (2, 16, 16)
     assert_close(found.flatten(1), share[:, 0])
     assert_close(found.sum(dim=(1, 2)), torch.ones(2))
+
+
+def test_even_attention_rolls_out_evenly(net, images):
+    blocks = attention.block_attention(net, images)
+    even = {key: torch.full_like(weights, 1 / weights.shape[-1]) for key, weights in blocks.items()}
+    assert_close(attention.rollout(even), torch.full((2, 16, 16), 1 / 256))

@@ -149,6 +149,15 @@ def test_removing_the_square_that_matters_first_changes_the_code_at_once():
     assert explain.area(last).item() == pytest.approx(31 / 32)
 
 
+def test_equal_squares_go_in_random_order_and_others_in_theirs():
+    values = torch.tensor([[1.0, 3.0, 1.0, 2.0]])
+    found = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        found.add(tuple(explain._ranks(values)[0].tolist()))
+    assert found == {(2, 0, 3, 1), (3, 0, 2, 1)}
+
+
 @pytest.mark.parametrize("name", explain.NAMES)
 def test_maps_fit_the_image_and_leave_the_network_as_it_was(name, net, x, target):
     def traces():

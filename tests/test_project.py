@@ -17,7 +17,7 @@ FLOORS = [
     {"common"},
     {"data", "network", "losses", "metrics"},
     {"runs", "plots"},
-    {"training", "retrieval", "attention", "baselines"},
+    {"training", "retrieval", "attention", "explain", "baselines"},
     {"widgets"},
 ]
 
