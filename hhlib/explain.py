@@ -22,8 +22,8 @@ AT_ONCE = 64  #: altered images that go through the network together
 
 
 def code_target(z: Tensor) -> Tensor:
-    """All bits of an image's own code, equally: z (B, K) -> (B, K)."""
-    return _sign(z) / z.shape[1]
+    """All bits of an image's own code, equally: z (B, K) -> (B, K). The same as being like itself."""
+    return likeness_target(z)
 
 
 def bit_target(z: Tensor, bit: int) -> Tensor:
@@ -120,6 +120,8 @@ def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) ->
     """
     B, _, S, _ = x.shape
     check_whole("squares", squares, 1, S)
+    if S % squares:
+        raise ValueError(f"squares is {squares}, but it must divide the image side, {S}.")
     hidden = _to_side(torch.eye(squares**2, device=x.device).view(-1, 1, squares, squares), S)
     with frozen(net):
         full, losses = score(net(x), target)[:, None], []

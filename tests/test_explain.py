@@ -186,6 +186,8 @@ def test_maps_fit_the_image_and_leave_the_network_as_it_was(name, net, x, target
             parameter.grad = None
 
 
-def test_an_unknown_map_is_refused(net, x, target):
+def test_bad_values_are_refused(net, x, target):
+    with pytest.raises(ValueError, match="squares is 5, but it must divide the image side, 32"):
+        explain.occlusion(net, x, target, squares=5)
     with pytest.raises(ValueError, match="map is 'magic', but it must be one of rollout, gradient"):
         explain.attribution(net, x, target, "magic")
