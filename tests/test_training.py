@@ -197,7 +197,7 @@ def test_a_gpu_that_is_too_small_says_what_to_lower(split, tmp_path, monkeypatch
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(losses.HybridHashLoss, "forward", forward)
-    with pytest.raises(MemoryError, match="batch_size 16 and images of 32 pixels: raise micro_batches .*, lower batch_size or"):
+    with pytest.raises(MemoryError, match="batch_size 16 and images of 32 pixels: raise micro_batches"):
         fit(split, tmp_path)
 
 
