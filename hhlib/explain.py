@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hhlib import attention
 from hhlib.common import check_choice, check_whole
+from hhlib.losses import sign
 
 #: Maps that `attribution` knows; the last one is what the others must beat.
 NAMES = ("rollout", "gradient", "integrated gradients", "Grad-CAM", "occlusion", "random")
@@ -30,13 +31,13 @@ def bit_target(z: Tensor, bit: int) -> Tensor:
     """One bit, for what it is: z (B, K) -> (B, K)."""
     check_whole("bit", bit, 0, z.shape[1] - 1)
     target = torch.zeros_like(z)
-    target[:, bit] = _sign(z[:, bit])
+    target[:, bit] = sign(z[:, bit])
     return target
 
 
 def likeness_target(other: Tensor) -> Tensor:
     """How near an image is to another: other's z (B, K) -> (B, K). With codes of ±1, s is 1 - 2 d / K."""
-    return _sign(other) / other.shape[1]
+    return sign(other) / other.shape[1]
 
 
 def score(z: Tensor, target: Tensor) -> Tensor:
@@ -143,12 +144,9 @@ def traverse(net: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, list[Te
         block adds, level by level in the same order: (B, 1, 1), (B, 2, 2), (B, 4, 4).
     """
     with frozen(net), torch.enable_grad():
-        features = [net.patch_embed(x.detach().requires_grad_())]
-        for level in net.levels:
-            features.append(level(features[-1]))
-        z = net.forward_head(net.norm(features[-1].permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-        slopes = torch.autograd.grad(score(z, target).sum(), features[1:])
-    adds = [(f * slope).sum(dim=1) for f, slope in zip(features[1:], slopes, strict=True)]  # (B, g, g), levels 0 to 2
+        last, features = net.forward_intermediates(x.detach().requires_grad_())  # normed; of each level
+        slopes = torch.autograd.grad(score(net.forward_head(last), target).sum(), features)
+    adds = [(f * slope).sum(dim=1) for f, slope in zip(features, slopes, strict=True)]  # (B, g, g), levels 0 to 2
     blocks = [F.adaptive_avg_pool2d(a, 4 >> i) * a[0].numel() / (4 >> i) ** 2 for i, a in enumerate(adds)][::-1]
     path = [torch.zeros(len(x), 2, dtype=torch.int64, device=x.device)]
     for level in blocks[1:]:
@@ -222,10 +220,6 @@ def _slope(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         return torch.autograd.grad(score(net(x), target).sum(), x)[0]
-
-
-def _sign(z: Tensor) -> Tensor:
-    return torch.where(z >= 0, 1.0, -1.0).to(z)
 
 
 def _grid(net: nn.Module) -> tuple[int, int]:
