@@ -1,10 +1,15 @@
-"""What every room of the library needs: checks that fail in one sentence, safe writing, where the project lies."""
+"""What every room of the library needs: checks that fail in one sentence, safe writing, where the project is."""
 
+import dataclasses
+import difflib
+import math
 import numbers
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import get_args, get_origin, get_type_hints
 
 MAX_BITS = 1024
 
@@ -24,37 +29,77 @@ def check_whole(name: str, value: int, least: int, most: int | None = None) -> i
 
 
 def check_above(name: str, value: float, least: float = 0.0) -> float:
-    """Return `value` if it is above `least`; raise ValueError otherwise."""
-    if not isinstance(value, numbers.Real) or not value > least:
-        raise ValueError(f"{name} is {value!r}, but it must be above {least:g}.")
-    return value
+    """Return `value` if it is a finite number above `least`; raise ValueError otherwise."""
+    return _checked(name, value, f"above {least:g}", lambda x: x > least)
 
 
 def check_at_least(name: str, value: float, least: float = 0.0) -> float:
-    """Return `value` if it is at least `least`; raise ValueError otherwise."""
-    if not isinstance(value, numbers.Real) or not value >= least:
-        raise ValueError(f"{name} is {value!r}, but it must be at least {least:g}.")
-    return value
+    """Return `value` if it is a finite number of at least `least`; raise ValueError otherwise."""
+    return _checked(name, value, f"at least {least:g}", lambda x: x >= least)
 
 
 def check_share(name: str, value: float) -> float:
     """Return `value` if it is at least 0 and below 1; raise ValueError otherwise."""
-    if not isinstance(value, numbers.Real) or not 0 <= value < 1:
-        raise ValueError(f"{name} is {value!r}, but it must be at least 0 and below 1.")
+    return _checked(name, value, "at least 0 and below 1", lambda x: 0 <= x < 1)
+
+
+def _checked(name: str, value: float, allowed: str, fits) -> float:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not fits(value):
+        raise ValueError(f"{name} is {value!r}, but it must be {allowed}.")
     return value
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
-    """Return `value` if it is one of `allowed`; raise ValueError, listing them, otherwise."""
+    """Return `value` if it is one of `allowed`; otherwise raise ValueError, listing them and naming the nearest."""
     allowed = list(allowed)
     if value not in allowed:
-        raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(str, allowed))}.")
+        raise ValueError(f"{name} is {value!r}, but it must be one of {', '.join(map(str, allowed))}."
+                         f"{nearest(value, allowed)}")  # fmt: skip
     return value
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message, such as " Did you mean 'bits'?"; empty where no known word is like this one."""
+    found = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def setting(default, help: str, check: Callable | None = None):
+    """A field of a dataclass of settings: its default, its help text and, if need be, ``check(name, value)``."""
+    how = {"default_factory": default} if callable(default) else {"default": default}
+    return dataclasses.field(**how, kw_only=True, metadata={"help": help, "check": check})
+
+
+def one_of(*allowed: str) -> Callable:
+    """The check of a setting that has a few possible values."""
+    return partial(check_choice, allowed=allowed)
+
+
+def at_least(least: float) -> Callable:
+    """The check of a number with a smallest value; whole if `least` is an int."""
+    return partial(check_whole if isinstance(least, int) else check_at_least, least=least)
+
+
+def check_settings(given) -> None:
+    """Check each `setting` of a dataclass instance, by its own check or by its type; ValueError in one sentence."""
+    types = get_type_hints(type(given))
+    for field in dataclasses.fields(given):
+        value, check = getattr(given, field.name), field.metadata.get("check")
+        kinds = tuple(get_origin(kind) or kind for kind in get_args(types[field.name]) or (types[field.name],))
+        if value is None and type(None) in kinds:
+            continue
+        if check:
+            check(field.name, value)
+        elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            words = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
+            wanted = " or ".join(words.get(kind, kind.__name__) for kind in kinds if kind is not type(None))
+            raise ValueError(f"{field.name} is {value!r}, but it must be {wanted}.")
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` only when all went well; a crash leaves the old file."""
+    """A path to write to, which replaces `path` only if everything went well; a crash leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
@@ -65,13 +110,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def project_folder() -> Path:
-    """The nearest folder, from the current one upwards, that holds `notebooks/`; the current one if none does.
+    """The nearest folder, from the current one upwards, that holds `notebooks/` and `hhlib/`; else the current one.
 
-    A notebook's relative paths start here, so that it finds the same files from JupyterLab (which starts it in its
+    Every relative path starts here, so that a notebook finds the same files from JupyterLab (which starts it in its
     own folder) and from papermill (which starts it wherever it was called).
     """
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
+    marks = ("notebooks", "hhlib")
+    return next((f for f in (here, *here.parents) if all((f / mark).is_dir() for mark in marks)), here)
 
 
 def resolve(path: str | Path) -> Path:
