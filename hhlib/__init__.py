@@ -1,6 +1,7 @@
-"""HybridHash, to learn from, to reproduce and to use. Rooms: network, losses, metrics, data; runs, plots; training,
-retrieval, attention, explain, baselines; widgets. Importing this registers the networks with timm, and loads no
-plotting library."""
+"""HybridHash, to learn from, to reproduce and to use. `hh.open(dataset="digits", bits=16)` is the front door.
+
+Importing this registers the networks with timm, and loads no plotting library.
+"""
 
 import importlib
 import os
@@ -14,24 +15,15 @@ os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
 from hhlib import network  # noqa: E402, after the line above: numba reads it once
 
 __version__ = "0.1.0"
-__all__ = [
-    "attention",
-    "baselines",
-    "data",
-    "explain",
-    "losses",
-    "metrics",
-    "network",
-    "plots",
-    "retrieval",
-    "runs",
-    "training",
-    "widgets",
-]
+MODULES = ("attention", "baselines", "data", "experiment", "explain", "losses", "metrics", "network", "plots")
+MODULES += ("retrieval", "runs", "settings", "training", "widgets")
+__all__ = [*MODULES, "Experiment", "open"]  # noqa: F822, loaded by `__getattr__`
 
 
 def __getattr__(name: str):
-    """Rooms load when first used, so that `import hhlib` stays quick and free of matplotlib and ipywidgets."""
-    if name in __all__:
+    """Modules are loaded when first used, so that `import hhlib` is quick and free of matplotlib and ipywidgets."""
+    if name in MODULES:
         return importlib.import_module(f"hhlib.{name}")
+    if name in ("open", "Experiment"):
+        return getattr(importlib.import_module("hhlib.experiment"), name)
     raise AttributeError(f"module 'hhlib' has no attribute {name!r}")

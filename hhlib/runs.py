@@ -2,9 +2,9 @@
 
 runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
     run.json              everything needed to repeat it
-    history.csv           one line an epoch; timing.csv: its seconds, apart, so that history is the same in a re-run
+    history.csv           one row per epoch; timing.csv: its seconds, apart, so that history is the same in a repeat
     model.safetensors     the chosen weights (best on the validation part)
-    training_state.pt     where training stands, to go on from
+    training_state.pt     what is needed to resume
     database_codes.npz    codes that an asymmetric method learnt for the database
     codes.npz             packed codes and labels of query and database set
     metrics.json          the scores
@@ -22,42 +22,33 @@ import numpy as np
 import pandas as pd
 import torch
 
+from hhlib import losses
 from hhlib import network as networks
-from hhlib.common import atomic, check_bits, check_choice, check_whole, resolve
-from hhlib.data import PROTOCOLS
-from hhlib.losses import METHODS
+from hhlib.common import atomic, resolve
+from hhlib.settings import Recipe, Settings, words
 
 PACKAGES = ("torch", "timm", "accelerate", "faiss-cpu", "scikit-learn", "numpy")
 
 
-def check_parameters(*, method: str, network: str, bits: int, seed: int) -> None:
-    """Check the values that, with a data set, name a run; raise ValueError in one sentence at the first bad one."""
-    check_choice("method", method, METHODS)
-    check_choice("network", network, networks.PRESETS)
-    check_bits(bits)
-    check_whole("seed", seed, 0)
+def folder(settings: Settings) -> Path:
+    """Where a run with these settings is: <runs_dir>/<data set>/<method>-<network>-<bits>bits-seed<n>."""
+    name = settings.named()
+    return resolve(settings.runs_dir) / name["dataset"] / "{method}-{network}-{bits}bits-seed{seed}".format(**name)
 
 
-def folder(*, dataset: str, method: str, network: str, bits: int, seed: int, root: str | Path = "runs") -> Path:
-    """Where a run with these values lives. A relative `root` starts at the project's folder."""
-    check_choice("dataset", dataset, PROTOCOLS)
-    check_parameters(method=method, network=network, bits=bits, seed=seed)
-    return resolve(root) / dataset / f"{method}-{network}-{bits}bits-seed{seed}"
-
-
-def find(root: str | Path = "runs") -> list["Run"]:
-    """All runs under a folder that have been evaluated, in the order of their names."""
-    return [Run(path.parent) for path in sorted(resolve(root).glob("*/*/metrics.json"))]
+def find(root: str | Path = "runs", made: str = "metrics.json") -> list["Run"]:
+    """All runs below a folder that have a file (by default: that have been evaluated), in the order of their names."""
+    return [Run(path.parent) for path in sorted(resolve(root).glob(f"*/*/{made}"))]
 
 
 def table(root: str | Path = "runs") -> pd.DataFrame:
-    """One row for each evaluated run under a folder: what it was, its scores, its median seconds an epoch."""
+    """One row per evaluated run below a folder: what it was, its scores, its median seconds per epoch."""
     return pd.DataFrame([_row(run) for run in find(root)])
 
 
 def optimism(history: pd.DataFrame) -> float:
-    """Points of mAP (hundredths) that choosing the epoch on the queries adds to an honest choice, on the validation
-    part: the best query score of all epochs, less that of the epoch with the best validation score.
+    """Points of mAP (hundredths) by which choosing the epoch on the queries beats an honest choice, on the validation
+    part: the best query score of all epochs, minus that of the epoch with the best validation score.
 
     NaN where the history lacks one of the two.
     """
@@ -68,24 +59,29 @@ def optimism(history: pd.DataFrame) -> float:
 
 
 def _row(run: "Run") -> dict:
-    record, scores = run.record, run.metrics()
-    parameters, timing = record["parameters"], run.path / "timing.csv"
-    names = ("dataset", "method", "network", "bits", "seed")
-    row = {name: parameters[name] for name in names} | {"family": METHODS[parameters["method"]].family}
+    parameters, scores, timing = run.parameters, run.metrics(), run.path / "timing.csv"
+    row = {name: parameters[name] for name in ("dataset", "method", "network", "bits", "seed")}
+    row |= {"family": losses.method(row["method"]).family}
     row |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
-    row["chosen_on"] = parameters["recipe"].get("choose", "validation")
+    row["chosen_on"] = parameters["recipe"]["choose"]
     row["database_codes_learnt"] = scores.get("database_codes_learnt", False)
     row["seconds_an_epoch"] = pd.read_csv(timing)["seconds"].median() if timing.is_file() else math.nan
-    row |= {"loss": json.dumps(parameters["recipe"]["loss"]), "epochs": parameters["recipe"]["epochs"]}
-    return row | {"git_commit": record["git_commit"]}
+    row |= {"loss": changed(row["method"], parameters["recipe"]["loss"]), "epochs": parameters["recipe"]["epochs"]}
+    return row | {"git_commit": run.record["git_commit"]}
+
+
+def changed(method: str, loss: dict) -> str:
+    """Hyper-parameters other than those a training starts from, as settings: "loss.alpha=0.5", or nothing."""
+    usual = losses.defaults(method)
+    wanted = usual | losses.method(method).recommended
+    return words((f"loss.{name}", x) for name, x in sorted((usual | loss).items()) if x != wanted[name])
 
 
 def write_json(path: Path, content: dict) -> None:
     """Write JSON atomically; NumPy numbers and arrays become plain ones."""
+    plain = lambda x: x.tolist() if hasattr(x, "tolist") else str(x)  # noqa: E731
     with atomic(path) as draft:
-        draft.write_text(
-            json.dumps(content, indent=1, default=lambda x: x.tolist() if hasattr(x, "tolist") else str(x))
-        )
+        draft.write_text(json.dumps(content, indent=1, default=plain))
 
 
 def surroundings() -> dict:
@@ -104,7 +100,7 @@ def surroundings() -> dict:
 
 
 class Run:
-    """A run folder. Reading methods raise FileNotFoundError, saying which notebook makes what is missing."""
+    """A run folder. Methods that read raise FileNotFoundError, which says what makes the missing file."""
 
     def __init__(self, path: str | Path):
         self.path = resolve(path)
@@ -113,39 +109,44 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     def need(self, name: str, made_by: str) -> Path:
-        """The path of a file of this run, which must be there."""
+        """The path of a file of this run, which must exist."""
         path = self.path / name
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is not there: it is made by {made_by}, run with the same parameters.")
+            raise FileNotFoundError(f"{path} does not exist: {made_by} makes it.")
         return path
 
     @property
     def record(self) -> dict:
-        """All of run.json: parameters, model, data, versions, machine."""
-        return json.loads(self.need("run.json", "notebook 03_gpu_training").read_text())
+        """All of run.json: parameters, model, data, versions, machine. What older runs lack has its old default."""
+        record = json.loads(self.need("run.json", "training").read_text())
+        if "recipe" in record["parameters"]:
+            record["parameters"]["recipe"] = vars(Recipe()) | record["parameters"]["recipe"]
+        if "preset" in record.get("model", {}):
+            record["model"]["name"] = record["model"].pop("preset")
+        return record
 
     @property
     def parameters(self) -> dict:
-        """What the run was asked to do: data set, method, network, bits, seed and the training recipe."""
+        """What the run was asked to do: data set, method, network, bits, seed and the recipe."""
         return self.record["parameters"]
 
     def history(self) -> pd.DataFrame:
-        """One row an epoch."""
-        return pd.read_csv(self.need("history.csv", "notebook 03_gpu_training"))
+        """One row per epoch."""
+        return pd.read_csv(self.need("history.csv", "training"))
 
     def metrics(self) -> dict:
         """The scores."""
-        return json.loads(self.need("metrics.json", "notebook 04_retrieval_evaluation").read_text())
+        return json.loads(self.need("metrics.json", "evaluation").read_text())
 
     def model(self) -> networks.HybridHash:
         """The trained network, on the CPU, in evaluation mode."""
         net = networks.create(**self.record["model"])
-        networks.load_weights(net, self.need("model.safetensors", "notebook 03_gpu_training"))
+        networks.load_weights(net, self.need("model.safetensors", "training"))
         return net.eval()
 
     def codes(self) -> dict[str, np.ndarray]:
         """Packed codes and labels: query_codes, query_labels, database_codes, database_labels, bits."""
-        with np.load(self.need("codes.npz", "notebook 04_retrieval_evaluation"), allow_pickle=False) as stored:
+        with np.load(self.need("codes.npz", "evaluation"), allow_pickle=False) as stored:
             return dict(stored)
 
     def database_codes(self) -> np.ndarray | None:

@@ -2,13 +2,12 @@
 
     python tools/run_notebooks.py [-p NAME VALUE]... [--only 03 04]
 
-Parameters are those of the notebooks' parameters cells; each notebook gets the ones it knows, and a name that none
-knows is refused (papermill itself would only warn). Everything lands in the run's folder.
+NAME is any setting (`hh.settings.helps()` lists them), such as bits, erase or loss.alpha, or a parameter that only one
+notebook has. Unknown names and values that do not fit are refused before anything runs. Everything lands in the run's
+folder.
 """
 
 import argparse
-import ast
-import html
 import json
 import logging
 import os
@@ -18,39 +17,38 @@ from pathlib import Path
 
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences a debugger's note in every kernel
 
+import jinja2
 import papermill
-from kernels import AskingKernelManager
+from asking import AskingKernelManager
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-from hhlib import runs
+import hhlib as hh
+from hhlib.settings.reading import typed
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
-NAMING = ("dataset", "method", "network", "bits", "seed")  #: the parameters that name a run
+TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
 def main() -> int:
-    """Run what the command line asks for; the exit code is the number of notebooks that failed (0 or 1)."""
+    """Run what the command line asks for; the exit code is 0, 1 if a notebook failed, 2 for a request that is wrong."""
     os.chdir(PROJECT)  # where the notebooks' relative paths start
     arguments = parse()
-    given = values_of(arguments)
-    known = {path: defaults(path) for path in NOTEBOOKS}
     try:
         chosen = choose(arguments.only)
-        check_names(given, known)
-        every = {name: value for parameters in known.values() for name, value in parameters.items()} | given
-        folder = runs.folder(**{name: every[name] for name in NAMING}, root=every["runs_dir"])
+        of_settings, of_pages = sort_out(arguments.parameter)
+        experiment = hh.open(hh.settings.words(of_settings))
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    folder = experiment.run.path
     show_training_lines()
     seconds = {}
     for path in chosen:
         start = time.perf_counter()
         print(f"{path.stem} ...", flush=True)
-        values = {name: value for name, value in ({"live": False} | given).items() if name in known[path]}
-        if not execute(path, folder, values):
+        if not execute(path, folder, values_for(path, of_settings, of_pages, experiment.settings)):
             return 1
         seconds[path.stem] = time.perf_counter() - start
         print(f"{path.stem} done in {seconds[path.stem]:.0f} s", flush=True)
@@ -68,19 +66,14 @@ def parse() -> argparse.Namespace:
 
 
 def parameter_parser(description: str) -> argparse.ArgumentParser:
-    """A command line that takes notebooks' parameters."""
+    """A command line that takes settings."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     return parser
 
 
-def values_of(arguments: argparse.Namespace) -> dict:
-    """The parameters given on such a command line."""
-    return {name: literal(value) for name, value in arguments.parameter}
-
-
 def choose(numbers: list[str] | None) -> list[Path]:
-    """The notebooks with these numbers, in reading order; all without numbers. ValueError for one that is not there."""
+    """The notebooks with these numbers, in reading order; all without numbers. ValueError for one that does not exist."""
     known = {path.stem.split("_")[0]: path for path in NOTEBOOKS}
     for number in numbers or ():
         if number not in known:
@@ -88,26 +81,30 @@ def choose(numbers: list[str] | None) -> list[Path]:
     return [path for number, path in known.items() if not numbers or number in numbers]
 
 
-def literal(text: str) -> object:
-    """A value as Python would read it ("12", "0.5", "False"); anything else is a word."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def defaults(path: Path) -> dict:
-    """A notebook's parameters and their default values."""
+def parameters(path: Path) -> dict[str, type]:
+    """A notebook's parameters and their types."""
     found = papermill.inspect_notebook(str(path))
-    return {name: literal(parameter["default"]) for name, parameter in found.items()}
+    return {name: TYPES[parameter["inferred_type_name"]] for name, parameter in found.items()}
 
 
-def check_names(given: dict, known: dict[Path, dict]) -> None:
-    """Raise ValueError for a parameter that no notebook has."""
-    everything = sorted({name for parameters in known.values() for name in parameters})
-    for name in given:
-        if name not in everything:
-            raise ValueError(f"no notebook has a parameter {name!r}; there are {', '.join(everything)}.")
+def sort_out(given: list[list[str]]) -> tuple[list[tuple[str, str]], dict[str, object]]:
+    """What the command line gave -> settings, and the values of parameters that only some notebook has."""
+    every = {name: kind for path in NOTEBOOKS for name, kind in parameters(path).items()}
+    own = {name for name in every if name not in hh.settings.helps() and name != "settings"}
+    of_settings = [pair for name, value in given if name not in own for pair in _pairs(name, value)]
+    return of_settings, {name: typed(name, value, every[name]) for name, value in given if name in own}
+
+
+def _pairs(name: str, value: str) -> list[tuple[str, str]]:
+    return hh.settings.reading.split(value) if name == "settings" else [(name, value)]
+
+
+def values_for(path: Path, of_settings, of_pages: dict, settings: hh.settings.Settings) -> dict:
+    """What a notebook gets: its own parameters by name, all other settings as text."""
+    known = parameters(path)
+    values = {"live": False} | {name: getattr(settings, name) for name, _ in of_settings if name in known}
+    rest = hh.settings.words(pair for pair in of_settings if pair[0] not in known)
+    return values | {"settings": rest} | {name: value for name, value in of_pages.items() if name in known}
 
 
 def show_training_lines() -> None:
@@ -140,41 +137,27 @@ def execute(path: Path, folder: Path, values: dict) -> bool:
         print(f"{path.name} failed: {error.ename}: {error.evalue}\nSee {target}", file=sys.stderr)
         return False
     body, _ = HTMLExporter().from_filename(str(target))
-    target.with_suffix(".html").write_text(body)
+    target.with_suffix(".html").write_text(body, encoding="utf-8")
     return True
 
 
 def start_page(folder: Path, seconds: dict[str, float]) -> Path:
-    """Write index.html into the run's folder: the score, the notebooks, the figures."""
-    metrics = json.loads((folder / "metrics.json").read_text()) if (folder / "metrics.json").is_file() else {}
-    pages = sorted((folder / "notebooks").glob("*.html"))
-    took = lambda page: f" ({seconds[page.stem]:.0f} s)" if page.stem in seconds else ""  # noqa: E731
-    links = "".join(f'<li><a href="notebooks/{p.name}">{p.stem}</a>{took(p)}</li>' for p in pages)
-    figures = "".join(
-        f'<figure><img src="figures/{p.name}" alt="{p.stem}"><figcaption>{p.stem}</figcaption></figure>'
-        for p in sorted((folder / "figures").glob("*.png"))
+    """Write index.html into the run's folder: the score and what must be said beside it, the notebooks, the figures."""
+    scores = folder / "metrics.json"
+    page = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(
+        "start_page.html.j2"
     )
-    score = "".join(
-        f"<tr><td>{n.replace('_', ' ')}</td><td>{v:.4f}</td></tr>" for n, v in metrics.get("map", {}).items()
+    content = page.render(
+        title=f"{folder.parent.name}: {folder.name}",
+        scores=json.loads(scores.read_text()) if scores.is_file() else {},
+        notebooks=[path.stem for path in sorted((folder / "notebooks").glob("*.html"))],
+        seconds=seconds,
+        figures=[path.stem for path in sorted((folder / "figures").glob("*.png"))],
+        files=[name for name in ("metrics.json", "history.csv", "run.json") if (folder / name).is_file()],
     )
-    title = html.escape(f"{folder.parent.name}: {folder.name}")
-    files = "".join(
-        f'<li><a href="{name}">{name}</a></li>'
-        for name in ("metrics.json", "history.csv", "run.json")
-        if (folder / name).is_file()
-    )
-    page = folder / "index.html"
-    page.write_text(f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
-img{{max-width:100%}} figure{{margin:1.5rem 0}} figcaption{{color:#555}} td{{padding:.1rem 1rem .1rem 0}}</style>
-<h1>{title}</h1>
-<h2>Mean average precision</h2><table>{score}</table>
-<p>expected: mean over all orders of tied images; best and worst: what an order could give.</p>
-<h2>Executed notebooks</h2><ol>{links}</ol>
-<h2>Files</h2><ul>{files}</ul>
-<h2>Figures</h2>{figures}</html>
-""")
-    return page
+    target = folder / "index.html"
+    target.write_text(content, encoding="utf-8")
+    return target
 
 
 if __name__ == "__main__":

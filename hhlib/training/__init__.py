@@ -1,23 +1,10 @@
-"""Fit a network: one readable loop, on the CPU or a GPU, that can be stopped at any moment and goes on where it was."""
+"""Fit a network: a step that can be read, on the CPU or on GPUs, that can be stopped at any moment and resumed."""
 
-from hhlib.training.launch import fit_in_processes
-from hhlib.training.loop import fit, train_epoch
-from hhlib.training.memory import find_micro_batches
-from hhlib.training.recipes import RECIPES, RELEASED, Recipe, choose_device, choose_precision, recipe_for
-from hhlib.training.reports import Progress, TensorBoard, print_line
+from hhlib.training.fitting import fit
+from hhlib.training.reports import Progress, Report, TensorBoard, print_line
+from hhlib.training.scale.memory import find_micro_batches
+from hhlib.training.setup import choose_device, choose_precision
+from hhlib.training.trainer import Trainer, model_of, parts
 
-__all__ = [
-    "RECIPES",
-    "RELEASED",
-    "Progress",
-    "Recipe",
-    "TensorBoard",
-    "choose_device",
-    "choose_precision",
-    "find_micro_batches",
-    "fit",
-    "fit_in_processes",
-    "print_line",
-    "recipe_for",
-    "train_epoch",
-]
+__all__ = ["Progress", "Report", "TensorBoard", "Trainer", "choose_device", "choose_precision", "find_micro_batches"]
+__all__ += ["fit", "model_of", "parts", "print_line"]

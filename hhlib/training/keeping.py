@@ -1,47 +1,42 @@
-"""What training keeps after each epoch, and how it goes on from there."""
+"""What training keeps after each epoch, and how it resumes from there."""
 
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
-from torch import nn
-from torch.utils.data import DataLoader
 
+from hhlib import losses
 from hhlib.common import atomic
 from hhlib.retrieval import pack
 from hhlib.runs import Run, surroundings, write_json
-from hhlib.training.recipes import CHOICES, Recipe
+from hhlib.settings import CHOICES
 from hhlib.training.tally import Tally
 
+if TYPE_CHECKING:
+    from hhlib.training.trainer import Trainer
+
 STATE, PREVIOUS = "training_state.pt", "training_state.previous.pt"
+MADE = (STATE, PREVIOUS, "model.safetensors", "history.csv", "timing.csv", "codes.npz", "metrics.json")
+MADE += ("database_codes.npz",)  #: what training and evaluation leave
 
 
-@dataclass
-class State:
-    """Everything that changes while training.
-
-    replicas: the network as the processes share it, or `net` itself; copy: its slowly moving copy, where the loss wants
-    one; history, timing: a row for each finished epoch; tally: of the steps of the present one.
-    """
-
-    net: nn.Module
-    replicas: nn.Module
-    loss: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
-    loader: DataLoader
-    copy: nn.Module | None
-    history: list[dict] = field(default_factory=list)
-    timing: list[dict] = field(default_factory=list)
-    tally: Tally = field(default_factory=Tally)
+def begin(trainer: "Trainer", run: Run) -> None:
+    """Continue an earlier run in this folder, or write run.json for a new one."""
+    earlier = earlier_state(run, trainer.record) if trainer.settings.resume else None
+    trainer.accelerator.wait_for_everyone()  # all have looked for an earlier run
+    if earlier:
+        last = len(earlier["history"]) - (not earlier["tally"].get("steps"))  # the epoch it stopped in, or after
+        trainer.set_image_side(last)
+        restore(trainer, earlier)
+    elif trainer.accelerator.is_main_process:
+        start_afresh(run, trainer.record)
 
 
 def earlier_state(run: Run, record: dict) -> dict | None:
@@ -49,26 +44,25 @@ def earlier_state(run: Run, record: dict) -> dict | None:
     path = run.path / STATE
     if not path.is_file():
         return None
-    before = run.record
-    usual = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
-    before["parameters"]["recipe"] = usual | before["parameters"]["recipe"]  # recipes used to have fewer fields
+    old, new = _comparable(run.record), _comparable(record)
+    old["data"] = {"classes": new["data"]["classes"]} | old["data"]  # older runs kept no class names
     for part in ("parameters", "model", "loss", "data"):
-        for name, old, new in _differences(before[part], record[part]):
+        for name, before, now in _differences(old[part], new[part]):
             raise ValueError(
-                f"{run.path} holds a run with {name} = {old!r}, but {new!r} is asked for; "
-                "use resume=False to train afresh, or another runs_dir to keep both."
+                f"{run.path} holds a run with {name} = {before!r}, but {now!r} is asked for; "
+                "use resume=false to train afresh, or another runs_dir to keep both."
             )
     try:
         return _load(path)
     except Exception as error:
         if not path.with_name(PREVIOUS).is_file():
-            raise ValueError(f"{path} is damaged or cut short; use resume=False to train afresh.") from error
-    print(f"{path} is damaged or cut short; going on from the one before.")
+            raise ValueError(f"{path} is damaged or cut short; use resume=false to train afresh.") from error
+    print(f"{path} is damaged or cut short; resuming from the one before.")
     try:
         return _load(path.with_name(PREVIOUS))
     except Exception as error:
         raise ValueError(
-            f"{path} and {PREVIOUS} are damaged or cut short; use resume=False to train afresh."
+            f"{path} and {PREVIOUS} are damaged or cut short; use resume=false to train afresh."
         ) from error
 
 
@@ -76,81 +70,81 @@ def _load(path: Path) -> dict:
     return {"tally": {}} | torch.load(path, weights_only=True, map_location="cpu")
 
 
+def _comparable(record: dict) -> dict:
+    """A record in which the hyper-parameters of the loss have all their values; as JSON, which knows no tuples."""
+    record = json.loads(json.dumps(record))
+    usual = json.loads(json.dumps(losses.defaults(record["parameters"]["method"])))
+    record["parameters"]["recipe"]["loss"] = usual | record["parameters"]["recipe"]["loss"]
+    record["loss"] = usual | record["loss"]
+    return record
+
+
 def _differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, object, object]]:
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
             yield from _differences(a, b, f"{prefix}{name}.")
-        elif json.loads(json.dumps(b)) != a:  # JSON knows no tuples
+        elif a != b:
             yield prefix + name, a, b
 
 
 def start_afresh(run: Run, record: dict) -> None:
-    """Write run.json, after what an earlier training left is gone: a stop from here on never mixes two runs."""
-    for name in (
-        STATE,
-        PREVIOUS,
-        "model.safetensors",
-        "history.csv",
-        "timing.csv",
-        "codes.npz",
-        "metrics.json",
-        "database_codes.npz",
-    ):
+    """Write run.json, once all that an earlier training left is gone: a stop from here on never mixes two runs."""
+    for name in MADE:
         (run.path / name).unlink(missing_ok=True)
     write_json(run.path / "run.json", record | surroundings())
 
 
-def _parts(state: State) -> dict:
-    parts = {name: getattr(state, name) for name in ("net", "loss", "optimizer", "schedule", "copy")}
+def _parts(trainer: "Trainer") -> dict:
+    """What changes while training, and has a state of its own."""
+    parts = {name: getattr(trainer, name) for name in ("net", "loss", "optimizer", "schedule", "copy")}
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def restore(state: State, stored: dict) -> None:
+def restore(trainer: "Trainer", stored: dict) -> None:
     """Put a stored state back."""
-    for name, part in _parts(state).items():
+    for name, part in _parts(trainer).items():
         part.load_state_dict(stored[name])
-    state.history, state.timing = stored["history"], stored["timing"]
-    state.tally = Tally(**stored["tally"]).to(next(state.net.parameters()).device)
+    trainer.history, trainer.timing = stored["history"], stored["timing"]
+    trainer.tally = Tally(**stored["tally"]).to(trainer.accelerator.device)
 
 
-def save(accelerator: Accelerator, state: State, run: Run, recipe: Recipe) -> None:
-    """After each epoch: history, the weights if they are the best so far, and all that is needed to go on."""
-    if not accelerator.is_main_process:
+def save(trainer: "Trainer", run: Run) -> None:
+    """After each epoch: history, the weights if they are the best so far, and all that is needed to resume."""
+    if not trainer.accelerator.is_main_process:
         return
-    scores = [row[CHOICES[recipe.choose]] for row in state.history]
+    scores = [row[CHOICES[trainer.recipe.choose]] for row in trainer.history]
     valid = [score for score in scores if not math.isnan(score)]
-    full_size = len(scores) > recipe.small_epochs
+    full_size = len(scores) > trainer.recipe.small_epochs
     if full_size and (not valid or scores[-1] == max(valid)):
-        weights = state.net.state_dict()
+        weights = {name: tensor.contiguous() for name, tensor in trainer.net.state_dict().items()}
         with atomic(run.path / "model.safetensors") as draft:
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, draft)
-    if (codes := state.loss.database_codes()) is not None:
+            save_file(weights, draft)
+    if (codes := trainer.loss.database_codes()) is not None:
         run.save_database_codes(pack(codes))
-    with atomic(run.path / "history.csv") as draft:
-        pd.DataFrame(state.history).to_csv(draft, index=False)
-    with atomic(run.path / "timing.csv") as draft:
-        pd.DataFrame(state.timing).to_csv(draft, index=False)
-    save_state(accelerator, state, run)
+    for name, rows in (("history.csv", trainer.history), ("timing.csv", trainer.timing)):
+        with atomic(run.path / name) as draft:
+            pd.DataFrame(rows).to_csv(draft, index=False)
+    save_state(trainer, run)
 
 
-def _second_name(path: Path, other: Path) -> None:
-    """Let a file be known by another name too, so that at no moment there is none; a copy where links are unknown."""
-    try:
-        os.link(path, other)
-    except OSError:
-        shutil.copyfile(path, other)
-
-
-def save_state(accelerator: Accelerator, state: State, run: Run) -> None:
-    """All that is needed to go on; the one before stays beside it, in case this one gets damaged."""
-    if not accelerator.is_main_process:
+def save_state(trainer: "Trainer", run: Run) -> None:
+    """All that is needed to resume; the state before stays beside it, in case this one gets damaged."""
+    if not trainer.accelerator.is_main_process:
         return
-    stored = {name: part.state_dict() for name, part in _parts(state).items()}
-    stored |= {"history": state.history, "timing": state.timing, "tally": vars(state.tally)}
+    stored = {name: part.state_dict() for name, part in _parts(trainer).items()}
+    stored |= {"history": trainer.history, "timing": trainer.timing, "tally": vars(trainer.tally)}
     path = run.path / STATE
     with atomic(path) as draft:
         torch.save(stored, draft)
         if path.is_file():
             with atomic(path.with_name(PREVIOUS)) as other:
                 _second_name(path, other)
+
+
+def _second_name(path: Path, other: Path) -> None:
+    """Hard-link the file, so that a complete checkpoint always exists; copy it where links are not supported."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)

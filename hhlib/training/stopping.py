@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from hhlib.training.processes import several, together
+from hhlib.training.scale.processes import several, together
 
 
 class StopRequest:

@@ -1,8 +1,8 @@
-"""Training in several processes of this machine, one for each GPU, started from a notebook or a script."""
+"""Processes of this machine, one for each GPU, started from a notebook or a script."""
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
@@ -10,34 +10,15 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from hhlib.common import check_whole
-from hhlib.data import Split
-from hhlib.runs import Run
-from hhlib.training.loop import fit
-from hhlib.training.processes import check_batch_size
-from hhlib.training.recipes import choose_device
 
+def in_processes(processes: int, work: Callable, arguments: tuple) -> None:
+    """Call ``work(*arguments)`` in each of several processes, which then know of each other as under torchrun.
 
-def fit_in_processes(processes: int, split: Split, run: Run, *, device: str = "auto", **how) -> Run:
-    """`fit`, shared by several processes: one for each GPU, or on a CPU as many as asked for. With 1, `fit` itself.
-
-    The processes are started afresh, not forked: a notebook that has touched its GPU cannot be forked. For several
-    machines, start `tools/train.py` on each with torchrun.
-
-    Args:
-        processes: how many.
-        split, run, device, how: as for `fit`; reports must be such that they can be sent to a process.
+    They are started afresh, not forked: a notebook that has touched its GPU cannot be forked.
 
     Raises:
-        ValueError: for fewer than one process, more than there are GPUs, or a batch that cannot be shared equally.
-        RuntimeError: if one of them fails, with its reason; what was kept stays on disk.
+        RuntimeError: if one of them fails, with its reason.
     """
-    check_whole("processes", processes, 1)
-    if processes == 1:
-        return fit(split, run, device=device, **how)
-    check_batch_size(how["recipe"].batch_size, processes)
-    if choose_device(device) == "cuda":
-        check_whole("processes", processes, 1, torch.cuda.device_count())
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -50,16 +31,15 @@ def fit_in_processes(processes: int, split: Split, run: Run, *, device: str = "a
     )
     with _handlers(), _threads(max(1, torch.get_num_threads() // processes)):
         try:
-            elastic_launch(config, _fit)(split, run, how | {"device": device})
+            elastic_launch(config, _and_leave)(work, arguments)
         except ChildFailedError as error:
             _, first = error.get_first_failure()
             reason = first.message["message"] if isinstance(first.message, dict) else first.message
             raise RuntimeError(f"training in {processes} processes failed: {reason}") from error
-    return run
 
 
-def _fit(split: Split, run: Run, how: dict) -> None:
-    fit(split, run, **how)
+def _and_leave(work: Callable, arguments: tuple) -> None:
+    work(*arguments)
     torch.distributed.destroy_process_group()
 
 

@@ -1,0 +1,249 @@
+"""The front door: from settings to split, network, run folder, codes and scores.
+
+    import hhlib as hh
+    ex = hh.open(dataset="digits", bits=16)
+    ex.fit()
+    ex.evaluate()["map"]["expected"]
+    z = ex.encode("new.jpg")  # (1, 16)
+
+An experiment knows the mean and the spread of its training images, the precision and the device; nobody else needs to.
+"""
+
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hhlib import data, metrics, network, retrieval, runs, training
+from hhlib.common import resolve
+from hhlib.settings import Settings, read
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PARTS = ("query", "train", "database", "validation")
+
+
+def open(settings: str = "", /, **values: Any) -> "Experiment":  # noqa: A001, `hh.open` reads well
+    """An experiment, by its settings: ``hh.open("erase=0 loss.alpha=0.2", dataset="cifar10", bits=16)``.
+
+    Nothing is loaded or trained yet. See `hhlib.settings.read` for what can be given, `hhlib.settings.helps` for names.
+
+    Raises:
+        ValueError: for a name that does not exist or a value that does not fit.
+    """
+    return Experiment(read(settings, **values))
+
+
+class Experiment:
+    """A run that exists or is about to: its data, its network, its codes, its scores.
+
+    Attributes:
+        settings: what it is.
+        run: its folder.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.run = runs.Run(runs.folder(settings))
+        self.device = training.choose_device(settings.device)
+
+    def __repr__(self) -> str:
+        done = [
+            word for name, word in (("model.safetensors", "trained"), ("metrics.json", "evaluated")) if self.has(name)
+        ]
+        s = self.settings
+        what = f"{s.named()['dataset']}: {s.method}, {s.network} network, {s.bits} bits, seed {s.seed}"
+        return f"{what}, on {self.device} in {self.precision}; {' and '.join(done) or 'not trained yet'}"
+
+    def has(self, name: str) -> bool:
+        """Whether the run has a file already, such as "model.safetensors", "codes.npz" or "metrics.json"."""
+        return (self.run.path / name).is_file()
+
+    # --- data --------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def split(self) -> data.Split:
+        """The data set's query, train and database part; read when first asked for."""
+        s = self.settings
+        size = s.image_size
+        if size is None and s.dataset not in data.names():  # a folder: pictures of any size
+            size = 64 if s.network == "micro" else network.PRESETS[s.network]["img_size"]
+        where = dict(root=s.data_dir, size=size, lists=s.lists or None)
+        return data.load(s.dataset, seed=s.seed, cache=s.cache, download=s.download, **where)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes."""
+        return self.split.classes
+
+    @cached_property
+    def validation(self) -> data.Part:
+        """The training images held out to choose the epoch; empty for asymmetric methods, which hold out nothing."""
+        return training.parts(self.split, self.settings)[1]
+
+    @cached_property
+    def _statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and spread of the channels: those that the run was trained with, or would be."""
+        if self.has("run.json"):
+            return self.run.record["data"]["mean"], self.run.record["data"]["std"]
+        return data.channel_statistics(training.parts(self.split, self.settings)[0])
+
+    @property
+    def precision(self) -> str:
+        """float32 or bf16: as the run was trained, or would be here."""
+        kept = self.run.parameters.get("precision") if self.has("run.json") else None
+        return kept or training.choose_precision(self.settings.precision, self.device)
+
+    def pictures(self, part: str | data.Part, rows: Sequence[int]) -> tuple[Tensor, Tensor, list[str]]:
+        """Some images of a part: pictures (n, 3, S, S) uint8, the same as the network gets them, and their titles."""
+        images, labels, _ = self._part(part).batch(rows)
+        images = data.scale(images, self.split.image_size)
+        return images, self.normalise(images), [self.split.describe(row) for row in labels]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Pictures (n, 3, S, S) uint8 -> what the network gets, (n, 3, S', S') float, on its device."""
+        return data.normalise(images.to(self.device), *self._statistics, self.split.image_size)
+
+    # --- network -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def net(self) -> network.HybridHash:
+        """The trained network, on the device, in evaluation mode."""
+        self.need("model.safetensors", "03")
+        return self.run.model().to(self.device)
+
+    def untrained(self) -> network.HybridHash:
+        """A network like this one's, with random weights drawn from the seed."""
+        torch.manual_seed(self.settings.seed)
+        return network.create(**training.model_of(self.split, self.settings)).to(self.device).eval()
+
+    def trainer(self) -> training.Trainer:
+        """A trainer at the start of a training; for looking at steps, `fit` makes its own."""
+        return training.Trainer(self.split, self.settings)
+
+    def fit(self, reports: Iterable[training.Report] = (training.print_line,)) -> runs.Run:
+        """Train, or resume, or leave a finished run as it is; see `training.fit`."""
+        reports = [*reports, *([training.TensorBoard(self.run)] if self.settings.tensorboard else [])]
+        training.fit(self.split, self.run, self.settings, reports)
+        for name in ("net", "codes", "_statistics"):
+            self.__dict__.pop(name, None)  # what was looked at before training
+        return self.run
+
+    def encode(self, what, *, net: nn.Module | None = None, features: bool = False) -> Tensor:
+        """The network's outputs z (n, K) float32, on the CPU; a bit is z >= 0.
+
+        Args:
+            what: "query", "train", "database", "validation"; a `data.Part`; pictures (n, 3, S, S) uint8; a picture
+                opened by Pillow; the path of a picture, or a list of paths.
+            net: another network, such as `untrained()`.
+            features: the backbone's features instead, averaged over the image, (n, D).
+        """
+        mean, std = self._statistics
+        how = dict(mean=mean, std=std, precision=self.precision, features=features)
+        return retrieval.encode(self.net if net is None else net, self._images(what), **how)
+
+    def _images(self, what) -> data.Part | Tensor:
+        if isinstance(what, data.Part | Tensor):
+            return what
+        if isinstance(what, str) and what in PARTS:
+            return self._part(what)
+        if isinstance(what, str | Path):
+            what = [what]
+        if isinstance(what, Sequence):
+            files = [str(resolve(path)) for path in what]
+            return data.ImageFiles("/", files, self.split.image_size)[:]
+        return data.square_picture(what, self.split.image_size)[None]
+
+    def _part(self, part: str | data.Part) -> data.Part:
+        if isinstance(part, data.Part):
+            return part
+        return self.validation if part == "validation" else self.split.parts()[part]
+
+    # --- codes and scores --------------------------------------------------------------------------------------------
+
+    @cached_property
+    def codes(self) -> dict[str, np.ndarray]:
+        """Packed codes (n, ceil(K/8)) uint8 of "query" and "database"; encoded once, then kept in the run's codes.npz.
+
+        Of an asymmetric method, the database's codes are those it learnt with the labels; `encode("database")` gives
+        what the network says instead.
+        """
+        if not self.has("codes.npz"):
+            self._check_split()
+            learnt = self.run.database_codes()
+            codes = {"query": retrieval.pack(self.encode("query"))}
+            codes["database"] = retrieval.pack(self.encode("database")) if learnt is None else learnt
+            kept = {f"{part}_codes": packed for part, packed in codes.items()}
+            kept |= {f"{part}_labels": labels for part, labels in self.labels.items()}
+            self.run.save_codes(**kept, bits=np.array(self.settings.bits))
+        stored = self.run.codes()
+        return {part: stored[f"{part}_codes"] for part in ("query", "database")}
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """Multi-hot labels (n, C) of "query" and "database"."""
+        return {part: self._part(part).labels.numpy() for part in ("query", "database")}
+
+    @property
+    def topk(self) -> int | None:
+        """Cut-off k of mAP@k: the one asked for, or the protocol's."""
+        return self.settings.topk or self.split.protocol.topk
+
+    def score(self, query=None, database=None, **policy) -> dict:
+        """`metrics.evaluate` with these codes, or the run's own, and the run's labels; nothing is kept."""
+        codes = {"query": query, "database": database}
+        codes = {part: self.codes[part] if given is None else given for part, given in codes.items()}
+        packed = all(x.dtype == np.uint8 for x in codes.values())
+        how = dict(topk=self.topk, bits=self.settings.bits if packed else None) | policy
+        return metrics.evaluate(codes["query"], self.labels["query"], codes["database"], self.labels["database"], **how)
+
+    def evaluate(self, **policy) -> dict:
+        """Score the codes, and keep the scores in metrics.json, with what must be said beside them.
+
+        Returns:
+            What `metrics.evaluate` does, and ``chance``, ``interval`` (95 % over queries), ``split`` (the audit's
+            verdict), ``remarks`` (sentences), ``database_codes_learnt``.
+        """
+        scores, audit = self.score(**policy), data.audit(self.split)
+        remarks = audit["problems"] + audit["notes"]
+        if self.run.parameters["recipe"]["choose"] == "queries":
+            remarks.append("the epoch was chosen on the query set, which makes scores better than they are")
+        beside = dict(chance=metrics.chance(*self.labels.values(), topk=scores["topk"]), split=audit["verdict"])
+        beside |= dict(interval=metrics.interval(scores["ap"]["expected"]), remarks=remarks)
+        beside |= dict(database_codes_learnt=self.run.database_codes() is not None)
+        self.run.save_metrics(scores, **beside)
+        return scores | beside
+
+    def _check_split(self) -> None:
+        if self.run.record["data"]["fingerprint"] != self.split.fingerprint():
+            raise ValueError(f"{self.run.path} was trained on another split of {self.split.name}; use resume=false.")
+
+    # --- for pages ---------------------------------------------------------------------------------------------------
+
+    def need(self, name: str, page: str) -> None:
+        """Raise FileNotFoundError, with the one command that helps, unless the run has a file."""
+        if not self.has(name):
+            values = self.settings.named() | {x: getattr(self.settings, x) for x in ("dataset", "runs_dir", "data_dir")}
+            values = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in values.items())
+            command = f"python tools/run_notebooks.py --only {page} {values}"
+            raise FileNotFoundError(f"{self.run.path / name} does not exist; this makes it: {command}")
+
+    def show(self, figure: "Figure", name: str = "") -> None:
+        """Show a figure and, if it has a name, keep it as figures/<name>.png in the run's folder."""
+        from matplotlib import pyplot
+
+        if name:
+            self.run.save_figure(figure, name)
+        pyplot.show()
+
+    def explore(self, view: Callable, **choices: Iterable) -> None:
+        """`widgets.explore`: menus over a drawing function where the notebook is live, plain figures elsewhere."""
+        from hhlib import widgets
+
+        widgets.explore(view, live=self.settings.live, **choices)

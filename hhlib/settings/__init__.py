@@ -1,0 +1,16 @@
+"""What names a run, and how it is trained; every value is set by the same dotted name everywhere.
+
+    hh.open("erase=0 loss.alpha=0.2", dataset="cifar10", bits=16)
+    make run ARGS="-p dataset cifar10 -p bits 16 -p erase 0 -p loss.alpha 0.2"
+    python tools/train.py -p dataset cifar10 -p bits 16 -p erase 0 -p loss.alpha 0.2
+    papermill notebooks/03_gpu_training.ipynb out.ipynb -p dataset cifar10 -p settings "erase=0 loss.alpha=0.2"
+
+Text is read as the type of the field. A field of the recipe may be written with or without ``recipe.``; ``loss.`` comes
+before a hyper-parameter of the method; ``recipe=released`` starts from the authors' recipe.
+"""
+
+from hhlib.settings.fields import CHOICES, Recipe, Settings
+from hhlib.settings.reading import helps, read, words
+from hhlib.settings.recipes import RECIPES, RELEASED, recipe_for
+
+__all__ = ["CHOICES", "RECIPES", "RELEASED", "Recipe", "Settings", "helps", "read", "recipe_for", "words"]

@@ -1,0 +1,93 @@
+"""The fields: each with its default, its help text and its check."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from hhlib import data, losses, network
+from hhlib.common import (
+    MAX_BITS,
+    at_least,
+    check_above,
+    check_choice,
+    check_settings,
+    check_share,
+    check_whole,
+    one_of,
+    setting,
+)
+
+CHOICES = {"validation": "validation_map", "queries": "query_map"}  #: column of the history that chooses the epoch
+SCHEDULES = ("one_cycle", "constant")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. The defaults are those of `digits`; `RECIPES` says what other data sets change."""
+
+    epochs: int = setting(15, "passes over the training images", at_least(1))
+    small_epochs: int = setting(0, "first epochs, with images at half their side: quicker", at_least(0))
+    batch_size: int = setting(20, "images per step, over all processes", at_least(1))
+    optimizer: str = setting("adamw", "adamw, or rmsprop as released", one_of("adamw", "rmsprop"))
+    learning_rate: float = setting(1e-3, "highest value of the schedule; above 0", check_above)
+    schedule: str = setting("one_cycle", "one_cycle (rises, then falls as a cosine) or constant", one_of(*SCHEDULES))
+    warmup: float = setting(0.2, "share of the steps in which one_cycle rises; 0 to below 1", check_share)
+    weight_decay: float = setting(0.05, "adamw: of matrices and kernels; rmsprop: of everything", at_least(0.0))
+    clip: float = setting(1.0, "longest gradient; longer ones are scaled down; 0: no limit", at_least(0.0))
+    shift: int = setting(4, "random shift of training images each way, in pixels", at_least(0))
+    flip: bool = setting(True, "mirror one training image in two, where it keeps its class")
+    erase: int = setting(0, "side of the square covered in each training image, in pixels", at_least(0))
+    drop_path: float = setting(0.0, "stochastic depth of the last layer; 0 to below 1", check_share)
+    pretrained: bool = setting(False, "start from NesT's ImageNet weights, where they exist")
+    micro_batches: int = setting(1, "pieces of a batch in memory one by one; same loss", at_least(1))
+    checkpointing: bool = setting(False, "keep only layers' inputs, compute the rest again")
+    compile: bool = setting(False, "use torch.compile (no gain was measured on a CPU)")
+    validation: float = setting(0.1, "share of training images held out; 0 keeps the last epoch", check_share)
+    validate_every: int = setting(4, "epochs between two looks at the held-out images", at_least(1))
+    choose: str = setting("validation", "what chooses the epoch; queries (as released) flatters", one_of(*CHOICES))
+    loss: dict = setting(dict, "hyper-parameters of the method that differ from its own defaults")
+
+    def __post_init__(self):
+        check_settings(self)
+        check_whole("small_epochs", self.small_epochs, 0, self.epochs - 1)
+
+
+def _check_dataset(_: str, value: str) -> None:
+    data.short_name(value)
+
+
+def _check_method(name: str, value: str) -> None:
+    check_choice(name, value, losses.names())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run. The first five fields name it; the others say where things are and how they are done."""
+
+    dataset: str = setting("digits", "a name of data/README.md, or a folder of pictures or lists", _check_dataset)
+    method: str = setting("hybridhash", "training method, one of hh.losses.names()", _check_method)
+    network: str = setting("micro", "micro, tiny, small or base", one_of(*network.names()))
+    bits: int = setting(32, "code length, 1 to 1024", partial(check_whole, least=1, most=MAX_BITS))
+    seed: int = setting(0, "of split and training: same seed and machine, same numbers", at_least(0))
+    image_size: int | None = setting(None, "side of the images in pixels; none: their own", at_least(1))
+    lists: str = setting("", "folder with test.txt, train.txt, database.txt, instead of the seed")
+    data_dir: str = setting("data", "folder with downloaded data sets; relative to the project")
+    runs_dir: str = setting("runs", "folder for results; relative to the project")
+    download: bool = setting(False, "fetch missing data (CIFAR-10: 170 MB, COCO: 20 GB)")
+    cache: bool = setting(False, "decode pictures on disk once, into a file below data_dir")
+    topk: int | None = setting(None, "cut-off k of mAP@k; none: the protocol's", at_least(1))
+    device: str = setting("auto", "auto, cpu or cuda", one_of("auto", "cpu", "cuda"))
+    precision: str = setting("auto", "auto, float32 or bf16", one_of("auto", "float32", "bf16"))
+    processes: int = setting(1, "GPUs, or processes on a CPU, that share each batch", at_least(1))
+    tensorboard: bool = setting(False, "also write TensorBoard logs into the run's folder")
+    resume: bool = setting(True, "resume a stopped run, keep a finished one; false: start afresh")
+    live: bool = setting(True, "menus and sliders in notebooks; false: plain figures")
+    recipe: Recipe = setting(Recipe, "how to train: ours or released, where its fields start")
+
+    def __post_init__(self):
+        check_settings(self)
+        losses.check_hyperparameters(self.method, self.recipe.loss)
+
+    def named(self) -> dict:
+        """What names the run, as run.json keeps it; a folder of pictures by its short name."""
+        others = {name: getattr(self, name) for name in ("method", "network", "bits", "seed")}
+        return {"dataset": data.short_name(self.dataset)} | others

@@ -1,0 +1,281 @@
+"""The training loop. `Trainer.step` is the lesson; everything else repeats it, watches it, or keeps what it made.
+
+The choice of the epoch never looks at the query set: a validation part is cut from the training set.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hhlib import data, losses, metrics, network, retrieval
+from hhlib.runs import Run
+from hhlib.settings import Settings
+from hhlib.training import keeping, setup
+from hhlib.training.reports import Progress, Report, print_line
+from hhlib.training.scale.processes import check_batch_size, together
+from hhlib.training.stopping import StopRequest
+from hhlib.training.tally import Tally
+
+Batch = tuple[Tensor, Tensor, Tensor]  #: images (B, 3, S, S) uint8, labels (B, C), rows of the training part (B,)
+
+
+class Trainer:
+    """A network, a loss, an optimizer, and the images they see.
+
+    Args:
+        split: only its training part is used; by asymmetric methods, only its database; all of it if the recipe
+            chooses the epoch on the queries.
+        settings: what to train, and how.
+        fresh: False leaves pretrained weights out, because a stored state is about to replace them.
+
+    Attributes:
+        net, loss, optimizer, schedule: what a step works on; `forward` is the network as a step calls it.
+        part, validation: what is trained on, and what is held out to choose the epoch.
+        mean, std: of each channel of the training images, both in 0..1.
+        record: what run.json holds, without versions and machine.
+        history, timing: one row per finished epoch.
+
+    Raises:
+        ValueError: for a split that leaks, or settings that do not fit the data, before any work.
+    """
+
+    def __init__(self, split: data.Split, settings: Settings, *, fresh: bool = True):
+        self.split, self.settings, self.recipe = split, settings, settings.recipe
+        _check(split, settings)
+        device = setup.choose_device(settings.device)
+        self.precision = setup.choose_precision(settings.precision, device)
+        self.part, self.validation = parts(split, settings)
+        self.mean, self.std = data.channel_statistics(self.part)
+        self.record = self._record(device)
+        self.accelerator = setup.accelerator_for(device, self.precision, settings.seed)
+        self.batch_size = min(self.recipe.batch_size, len(self.part))
+        check_batch_size(self.batch_size, self.accelerator.num_processes)
+        self.history, self.timing, self.tally = [], [], Tally()
+        torch.manual_seed(settings.seed)
+        self._build(fresh)
+        self.generator = torch.Generator().manual_seed(settings.seed)
+
+    def _build(self, fresh: bool) -> None:
+        """Network, loss, optimizer and schedule, on the device."""
+        net, loss = network.create(**self.record["model"]), losses.create(**self.record["loss"])
+        if self.recipe.pretrained and fresh:
+            self.accelerator.print(network.load_pretrained(net, self.settings.network))
+        optimizer = setup.optimizer_for(net, loss, self.recipe)
+        schedule = setup.schedule_for(optimizer, loss, self.recipe)
+        self.net = setup.ready(net, self.accelerator, self.recipe)
+        self.optimizer, self.schedule = self.accelerator.prepare(optimizer, schedule)
+        self.forward = setup.for_training(self.net, self.accelerator, self.recipe)
+        self.loss = loss.to(self.accelerator.device)
+        self.loader = self._loader()
+        self.copy = setup.moving_copy(self.net, self.loss)
+        self.loss.prepare(self.part.labels)
+
+    # --- one step ----------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Learn from one batch -> its loss, and the network's outputs z (B, K)."""
+        images, labels, index = batch
+        x = self.network_input(images)  # (B, 3, S, S) float
+        z = together(self.forward(x))  # (B, K), before squashing
+        if self.loss.remembers:
+            self.loss.remember(self._of_copy(x), index)
+        loss = self.loss(z, labels, index)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        if self.recipe.clip:
+            self.accelerator.clip_grad_norm_([*self.net.parameters(), *self.loss.parameters()], self.recipe.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.detach(), z.detach()
+
+    def network_input(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 -> float: augmented at random, normalised, at half the side in the small epochs."""
+        recipe, flip = self.recipe, self.recipe.flip and self.split.flip
+        images = data.augment(images, shift=recipe.shift, flip=flip, erase=recipe.erase, generator=self.generator)
+        x = data.normalise(images, self.mean, self.std, self.split.image_size)
+        return F.avg_pool2d(x, 2) if self.net.img_size < self.split.image_size else x
+
+    @torch.inference_mode()
+    def _of_copy(self, x: Tensor) -> Tensor:
+        """What the slowly moving copy of the network says to a batch: (B, K)."""
+        return together(self.copy(x))
+
+    # --- an epoch ----------------------------------------------------------------------------------------------------
+
+    def epoch(self, number: int, stop: StopRequest) -> bool:
+        """One pass over the training images, or what a stop has left of it -> whether it reached its end.
+
+        Everything that is random in a step comes from a seed of that step, so that a resumed run draws what an
+        uninterrupted one would have drawn.
+        """
+        setup.reseed(self.settings.seed, number)
+        rows = self.loss.start_epoch(number)
+        if rows is not None:
+            self.loader = self._loader(rows)
+        self.net.train()
+        self.loss.train()
+        for batch in self.batches(number):
+            place = self.tally.steps, self.accelerator.process_index
+            self.generator = setup.reseed(self.settings.seed, number, *place)
+            self.tally.add(*self.step(batch))
+            if self.copy is not None:
+                self.copy.update_parameters(self.net)
+            if stop.asked(self.tally.steps, self.accelerator.device):
+                self.tally.check(number)
+                return False
+        self.tally.check(number)
+        self.loss.end_epoch(number, last=number + 1 == self.recipe.epochs)
+        return True
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch that are still to come. Each process gets its share of the images, all the labels."""
+        self.loader.set_epoch(epoch)
+        done = self.tally.steps
+        for images, labels, index in self.accelerator.skip_first_batches(self.loader, done) if done else self.loader:
+            yield images, together(labels), together(index)
+
+    def _loader(self, rows: Tensor | None = None):
+        """Shuffled batches of the training part, or of some of its rows; the last, smaller one is left out."""
+        size = min(self.recipe.batch_size, len(self.part if rows is None else rows))
+        how = dict(shuffle=True, drop_last=True, device=self.accelerator.device.type, rows=rows)
+        return self.accelerator.prepare(data.loader(self.part, batch_size=size, **how))
+
+    def set_image_side(self, epoch: int) -> None:
+        """Let the network expect the images of this epoch: at half their side in the first ones, then at full."""
+        side = self.split.image_size // (2 if epoch < self.recipe.small_epochs else 1)
+        if self.net.img_size == side:
+            return
+        setup.resize(self.net, side, self.optimizer, self.copy)
+        self.forward = None  # an earlier wrapper would average the gradients a second time
+        self.forward = setup.for_training(self.net, self.accelerator, self.recipe)
+
+    # --- scores ------------------------------------------------------------------------------------------------------
+
+    def validate(self) -> dict[str, float]:
+        """Scores of the present network, NaN where they are not wanted.
+
+        ``validation_map`` is the expected mAP of the held-out images among each other: unseen queries and an unseen
+        database, as in the test. Against the training images, whose codes the network knows by heart, any network
+        looks better than it is. ``distinct_codes``: different codes per image, 1 if each image has its own.
+        ``query_map``: of the queries, only if the recipe chooses on them.
+        """
+        scores = {"validation_map": math.nan, "distinct_codes": math.nan}
+        if len(self.validation):
+            codes, labels = self._codes(self.validation)
+            scores["validation_map"] = metrics.leave_one_out_map(codes, labels, bits=self.settings.bits)
+            scores["distinct_codes"] = len(np.unique(codes, axis=0)) / len(codes)
+        if self.recipe.choose == "queries":
+            pair = *self._codes(self.split.query), *self._codes(self.split.database)
+            how = dict(bits=self.settings.bits, topk=self.split.protocol.topk, database_order=False)
+            scores["query_map"] = metrics.evaluate(*pair, **how)["map"]["expected"]
+        return scores
+
+    def _codes(self, part: data.Part) -> tuple[np.ndarray, np.ndarray]:
+        z = retrieval.encode(self.net, part, mean=self.mean, std=self.std, precision=self.precision)
+        return retrieval.pack(z), part.labels.numpy()
+
+    def _due(self, epoch: int) -> bool:
+        """Whether to look at the scores: every few epochs and after the last, once images have their full size."""
+        due = (epoch + 1) % self.recipe.validate_every == 0 or epoch + 1 == self.recipe.epochs
+        return due and epoch >= self.recipe.small_epochs
+
+    # --- all epochs --------------------------------------------------------------------------------------------------
+
+    def fit(self, run: Run, reports: Iterable[Report] = (print_line,)) -> None:
+        """Train until the last epoch, keeping all that is needed to resume after each; see `training.fit`."""
+        with StopRequest() as stop:
+            for epoch in range(len(self.history), self.recipe.epochs):
+                start = time.perf_counter()
+                self.set_image_side(epoch)
+                if not self._complete(epoch, stop):
+                    keeping.save_state(self, run)
+                    stop.leave(f"after step {self.tally.steps} of epoch {epoch + 1}")
+                self._close(epoch, start)
+                keeping.save(self, run)
+                if self.accelerator.is_main_process:
+                    for report in reports:
+                        report(self.progress())
+                if epoch + 1 < self.recipe.epochs and stop.asked(0, self.accelerator.device):
+                    stop.leave(f"after epoch {epoch + 1}")
+        self.accelerator.wait_for_everyone()  # nobody leaves before everything is on disk
+
+    def _complete(self, epoch: int, stop: StopRequest) -> bool:
+        try:
+            return self.epoch(epoch, stop)
+        except torch.OutOfMemoryError as error:
+            size = self.split.image_size
+            raise MemoryError(
+                f"the GPU's memory is too small for a step with batch_size {self.batch_size} and images of {size} "
+                "pixels: raise micro_batches (find_micro_batches finds a number), lower batch_size or image_size, "
+                "choose a smaller network, or precision bf16. The last state stays on disk."
+            ) from error
+
+    def _close(self, epoch: int, start: float) -> None:
+        """Write down what an epoch brought."""
+        row = {"epoch": epoch + 1} | self.tally.means() | {"learning_rate": self.schedule.get_last_lr()[0]}
+        nothing = {"validation_map": math.nan, "distinct_codes": math.nan}
+        nothing |= {"query_map": math.nan} if self.recipe.choose == "queries" else {}
+        self.history.append(row | (self.validate() if self._due(epoch) else nothing))
+        self.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - start})
+        self.tally = Tally()
+
+    def progress(self) -> Progress:
+        """How far the training is."""
+        seconds = [row["seconds"] for row in self.timing]
+        return Progress(list(self.history), seconds, self.recipe.epochs, self.recipe.small_epochs)
+
+    def _record(self, device: str) -> dict:
+        split, settings, recipe = self.split, self.settings, self.recipe
+        sizes = dict(num_classes=len(split.classes), train_size=len(self.part))
+        facts = dict(sizes=split.sizes, trained_on=len(self.part), validation=len(self.validation))
+        facts |= dict(topk=split.protocol.topk, split_seed=split.seed, fingerprint=split.fingerprint())
+        return {
+            "parameters": settings.named() | {"recipe": dict(vars(recipe)), "precision": self.precision},
+            "model": model_of(split, settings),
+            "loss": dict(name=settings.method, bits=settings.bits) | sizes | recipe.loss,
+            "data": facts | dict(mean=self.mean, std=self.std, classes=split.classes),
+            "device": device,
+        }
+
+
+def model_of(split: data.Split, settings: Settings) -> dict:
+    """What `network.create` needs to build the network of a run."""
+    size, head = dict(bits=settings.bits, img_size=split.image_size), losses.method(settings.method).head
+    model = dict(name=settings.network) | size | dict(drop_path_rate=settings.recipe.drop_path)
+    return model | ({} if head == "linear" else {"head": head})
+
+
+def parts(split: data.Split, settings: Settings) -> tuple[data.Part, data.Part]:
+    """What is trained on, and what is held out to choose the epoch.
+
+    Asymmetric methods learn a code for each database image, so the database is what they train on, and none of it can
+    be held out: they keep the last epoch.
+    """
+    if losses.method(settings.method).family == "asymmetric":
+        return split.database, split.database.subset(np.arange(0))
+    return data.hold_out(split.train, settings.recipe.validation, settings.seed)
+
+
+def _check(split: data.Split, settings: Settings) -> None:
+    data.check_disjoint(split)
+    recipe, size = settings.recipe, split.image_size
+    if recipe.pretrained:
+        network.check_pretrained(settings.network)
+    if recipe.choose == "queries" and losses.method(settings.method).family == "asymmetric":
+        raise ValueError(
+            f"choose is 'queries', but {settings.method} is asymmetric and keeps its last epoch; it must be validation."
+        )
+    for name in ("shift", "erase"):
+        if getattr(recipe, name) >= size:
+            raise ValueError(f"{name} is {getattr(recipe, name)}, but images of {size} pixels allow 0 to {size - 1}.")
+    step = 4 * network.PRESETS[settings.network]["patch_size"]
+    if recipe.small_epochs and size % (2 * step):
+        raise ValueError(
+            f"small_epochs is {recipe.small_epochs}, but half of image_size {size} is not a multiple of {step}, as the "
+            f"{settings.network} network needs; set small_epochs=0, or an image_size that is a multiple of {2 * step}."
+        )
