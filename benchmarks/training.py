@@ -4,7 +4,7 @@
                                   [--growth FILE]
 
 The plain way is what most published code does: float32, attention written out as a softmax between two products,
-images laid out channel by channel, an optimizer that loops over parameters. The kit's: bf16 where the machine has it,
+images stored channel by channel, an optimizer that loops over parameters. The kit's: bf16 where the machine has it,
 fused attention where it pays, channels last, a fused optimizer. On a GPU, fp16 with a loss scale is timed as a third
 way; with `--compile`, the kit's way through torch.compile as another. A step is forward, loss (hybridhash, 5,000
 remembered images, 64 bits), backward, clipping and update; the ways take turns.
@@ -25,7 +25,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hhlib import losses, network, plots, training
-from hhlib.training.micro_batches import MicroBatches
+from hhlib.training.scale.micro_batches import MicroBatches
 from hhlib.training.setup import channels_last
 
 BITS, IMAGES, CLASSES = 64, 5_000, 10

@@ -12,7 +12,7 @@ import torch
 # in another order, and a training that was stopped would not end bit-identical.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
 
-from hhlib import network  # noqa: E402, after the line above: numba reads it once
+from hhlib import network as network  # noqa: E402, after the line above: numba reads it once
 
 __version__ = "0.1.0"
 MODULES = ("attention", "baselines", "data", "experiment", "explain", "losses", "metrics", "network", "plots")

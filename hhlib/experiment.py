@@ -11,6 +11,7 @@ An experiment knows the mean and the spread of its training images, the precisio
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hhlib import data, metrics, network, retrieval, runs, training
+from hhlib import data, losses, metrics, network, retrieval, runs, training
 from hhlib.common import resolve
-from hhlib.settings import Settings, read
+from hhlib.settings import Settings, helps, read
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
 PARTS = ("query", "train", "database", "validation")
@@ -60,6 +62,17 @@ class Experiment:
         s = self.settings
         what = f"{s.named()['dataset']}: {s.method}, {s.network} network, {s.bits} bits, seed {s.seed}"
         return f"{what}, on {self.device} in {self.precision}; {' and '.join(done) or 'not trained yet'}"
+
+    def table(self) -> "pd.DataFrame":
+        """All settings to look at: one row per setting, with its value and its help text."""
+        import pandas as pd
+
+        values = vars(self.settings) | vars(self.settings.recipe)
+        rows = {name: (values[name], text) for name, text in helps().items() if name not in ("recipe", "loss")}
+        own = losses.hyperparameters(self.settings.method)
+        loss = losses.defaults(self.settings.method) | self.settings.recipe.loss
+        rows |= {f"loss.{name}": (loss[name], field.metadata["help"]) for name, field in own.items()}
+        return pd.DataFrame(rows, index=["value", "what it is"]).T
 
     def has(self, name: str) -> bool:
         """Whether the run has a file already, such as "model.safetensors", "codes.npz" or "metrics.json"."""
@@ -123,9 +136,9 @@ class Experiment:
         torch.manual_seed(self.settings.seed)
         return network.create(**training.model_of(self.split, self.settings)).to(self.device).eval()
 
-    def trainer(self) -> training.Trainer:
-        """A trainer at the start of a training; for looking at steps, `fit` makes its own."""
-        return training.Trainer(self.split, self.settings)
+    def trainer(self, **changes) -> training.Trainer:
+        """A trainer at its start, to look at steps; `fit` makes its own. changes: settings that differ."""
+        return training.Trainer(self.split, replace(self.settings, **changes))
 
     def fit(self, reports: Iterable[training.Report] = (training.print_line,)) -> runs.Run:
         """Train, or resume, or leave a finished run as it is; see `training.fit`."""
@@ -175,6 +188,7 @@ class Experiment:
         what the network says instead.
         """
         if not self.has("codes.npz"):
+            self.need("model.safetensors", "03")
             self._check_split()
             learnt = self.run.database_codes()
             codes = {"query": retrieval.pack(self.encode("query"))}

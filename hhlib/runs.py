@@ -46,6 +46,12 @@ def table(root: str | Path = "runs") -> pd.DataFrame:
     return pd.DataFrame([_row(run) for run in find(root)])
 
 
+def kept_table() -> pd.DataFrame:
+    """The rows that `table` gave for the runs that come with the kit, in results/families.csv; none without that file."""
+    file = resolve("results/families.csv")
+    return pd.read_csv(file).fillna({"loss": ""}) if file.is_file() else pd.DataFrame()
+
+
 def optimism(history: pd.DataFrame) -> float:
     """Points of mAP (hundredths) by which choosing the epoch on the queries beats an honest choice, on the validation
     part: the best query score of all epochs, minus that of the epoch with the best validation score.
@@ -170,6 +176,11 @@ class Run:
     def save_metrics(self, scores: dict, **more) -> None:
         """Store what `metrics` reads: the scores of `metrics.evaluate` without its arrays over queries, and `more`."""
         write_json(self.path / "metrics.json", {k: v for k, v in scores.items() if k not in ("histogram", "ap")} | more)
+
+    def save_table(self, table: pd.DataFrame, name: str) -> None:
+        """Keep a table as <name>.csv."""
+        with atomic(self.path / f"{name}.csv") as draft:
+            table.to_csv(draft)
 
     def save_figure(self, figure, name: str) -> None:
         """Keep a figure as figures/<name>.png."""

@@ -9,37 +9,39 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from hhlib import data, losses, network, runs, training
-from hhlib.training.processes import replicas, share_normalisation, together
+from hhlib import data, losses, network, runs, settings, training
+from hhlib.training.scale.processes import replicas, share_normalisation, together
 
 #: One of each kind: a memory bank, database codes, all triplets of a batch, a loss with parameters of its own.
-METHODS = {"hybridhash": {}, "adsh": {"sample": 20}, "dnnh": {}, "greedyhash": {}}
+METHODS = {"hybridhash": {"alpha": 0.5}, "adsh": {"sample": 20}, "dnnh": {}, "greedyhash": {}}
 
 #: Nothing random happens to an image or in the network, so that processes can be compared. Half size, then full.
 RECIPE = dict(epochs=2, batch_size=16, learning_rate=1e-4, shift=0, small_epochs=1, validate_every=2)
 
 
-HOW = dict(network_name="micro", bits=12, device="cpu", precision="float32")
-
-
-def split() -> data.Split:
-    """A twentieth of digits."""
+def small_digits() -> data.Split:
+    """A twentieth of digits: enough to move, small enough for a test."""
     whole = data.load("digits")
     parts = (part.subset(range(0, len(part), 20)) for part in (whole.query, whole.train, whole.database))
     return data.Split("digits", 0, whole.protocol, *parts)
 
 
+def how(method: str = "hybridhash", **changes) -> settings.Settings:
+    """Settings of a training that ends in seconds."""
+    values = dict(method=method, bits=12, device="cpu", precision="float32", loss=METHODS[method])
+    return settings.read(**values | RECIPE | changes)
+
+
 def trainings(folder: Path) -> None:
     """One run folder for each method."""
-    for method, loss in METHODS.items():
-        recipe = training.Recipe(**RECIPE, loss=loss)
-        training.fit(split(), runs.Run(folder / method), method=method, recipe=recipe, **HOW)
+    for method in METHODS:
+        training.fit(small_digits(), runs.Run(folder / method), how(method))
 
 
 def normalised_steps() -> list[tuple[float, torch.Tensor]]:
     """Loss and first layer's gradient of three steps with a network that normalises over the batch, in float64.
 
-    In float32 the division by a small spread makes differences of rounding 100 times as large.
+    In float32 the division by a small spread makes rounding differences 100 times as large.
     """
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)

@@ -73,7 +73,7 @@ def parameter_parser(description: str) -> argparse.ArgumentParser:
 
 
 def choose(numbers: list[str] | None) -> list[Path]:
-    """The notebooks with these numbers, in reading order; all without numbers. ValueError for one that does not exist."""
+    """The notebooks with these numbers, in reading order; all without numbers. ValueError for an unknown one."""
     known = {path.stem.split("_")[0]: path for path in NOTEBOOKS}
     for number in numbers or ():
         if number not in known:

@@ -1,4 +1,4 @@
-"""What can be told after each epoch: a line, or TensorBoard's curves. A report is a function of a `Progress`."""
+"""What is reported after each epoch: a line, or TensorBoard's curves. A report is a function of a `Progress`."""
 
 import importlib.util
 import math
@@ -10,7 +10,7 @@ from hhlib.runs import Run
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training stands: rows of the history so far, seconds an epoch, and how many epochs there will be."""
+    """How far a training is: the rows of its history, seconds per epoch, and how many epochs there will be."""
 
     history: list[dict]
     seconds: list[float]
@@ -19,7 +19,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float:
-        """Estimate from the epochs so far; epochs with images at half their side are counted on their own."""
+        """An estimate from the epochs so far; epochs with images at half their side are counted separately."""
         done = len(self.seconds)
         small, large = self.seconds[: self.small_epochs], self.seconds[self.small_epochs :]
         per_small = sum(small) / len(small) if small else 0.0
@@ -39,13 +39,13 @@ Report = Callable[[Progress], None]
 
 
 def print_line(progress: Progress) -> None:
-    """The report that prints one line an epoch."""
+    """The report that prints one line per epoch."""
     print(progress, flush=True)
 
 
 @dataclass(frozen=True)
 class TensorBoard:
-    """The report that writes every column of the history below the run's folder: ``tensorboard --logdir runs``.
+    """The report that writes every column of the history into the run's folder: ``tensorboard --logdir runs``.
 
     Raises:
         ValueError: if TensorBoard is not installed.
@@ -55,10 +55,10 @@ class TensorBoard:
 
     def __post_init__(self):
         if importlib.util.find_spec("tensorboard") is None:
-            raise ValueError("tensorboard is True, but TensorBoard is not installed here: pip install tensorboard.")
+            raise ValueError("tensorboard is true, but TensorBoard is not installed here: pip install tensorboard.")
 
     def __call__(self, progress: Progress) -> None:
-        """Write the newest row; what an earlier, stopped run wrote of later epochs is dropped."""
+        """Write the newest row; what a run that was stopped wrote about later epochs is dropped."""
         from torch.utils.tensorboard import SummaryWriter
 
         row = progress.history[-1]

@@ -9,12 +9,12 @@ from hhlib.training.scale.processes import several, together
 
 
 class StopRequest:
-    """While a ``with`` lasts, the first SIGINT (the stop button, Ctrl-C) or SIGTERM only asks to stop; a second stops.
+    """Within a ``with``, the first SIGINT (stop button, Ctrl-C) or SIGTERM only asks to stop; the second stops at once.
 
-    Outside the main thread signals cannot be caught, and do what they always do.
+    Outside the main thread signals cannot be caught; they then do what they always do.
     """
 
-    EVERY = 10  #: steps between two moments at which several processes agree whether one of them was asked
+    EVERY = 10  #: steps between two moments at which several processes agree on whether one of them was asked
 
     def __enter__(self) -> "StopRequest":
         self.received, self._before = None, {}
@@ -45,7 +45,7 @@ class StopRequest:
 
     def leave(self, where: str) -> None:
         """Raise what the signal stands for: KeyboardInterrupt, or SystemExit for SIGTERM."""
-        text = f"stopped {where}; the same call goes on from there."
+        text = f"stopped {where}; the same call resumes there."
         if self.received == signal.SIGTERM:
             print(text, file=sys.stderr)
             raise SystemExit(128 + signal.SIGTERM)

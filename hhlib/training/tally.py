@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Tally:
-    """Sums over an epoch's steps. They stay on the device: to look at them is to wait for it."""
+    """Sums over an epoch's steps. They stay on the device, because reading them would have to wait for it."""
 
     steps: int = 0
     loss: Tensor | float = 0.0

@@ -1,8 +1,8 @@
 """Several processes, one batch: each sends its share of the images through its copy of the network, and each computes
 the loss of the *whole* batch.
 
-So pairs of images on different processes are compared as well, every memory bank holds every image, and a training
-means the same on one process or on eight. The price is small: a loss costs a few hundredths of a step.
+So images on different processes are compared too, every memory bank holds every image, and training means the same on
+one process as on eight. The price is small: a loss costs a few hundredths of a step.
 """
 
 import gc
@@ -20,7 +20,7 @@ def several() -> bool:
 
 
 def together(share: Tensor) -> Tensor:
-    """Every process's share (b, ...), in the order of the processes: -> (b * processes, ...), the same on each.
+    """The shares (b, ...) of all processes, in their order: -> (b * processes, ...), the same on each.
 
     Gradients flow back to each share. All processes must call it, with shares of one shape.
     """
@@ -30,8 +30,8 @@ def together(share: Tensor) -> Tensor:
 class _Together(torch.autograd.Function):
     """all_gather with a gradient: the sum of what all processes send back.
 
-    All compute the same loss, so that sum is as many times the gradient as there are processes;
-    DistributedDataParallel's mean over processes makes up for it.
+    All compute the same loss, so with n processes that sum is n times the gradient; the mean that
+    DistributedDataParallel takes over processes divides by n again.
     """
 
     @staticmethod
