@@ -55,7 +55,6 @@ def test_hand_computed_gradient():
 
 @pytest.mark.parametrize("bits", [4, 20])
 def test_without_an_alpha_theta_has_the_same_scale_for_every_length(bits):
-    assert create(bits=bits, alpha=None).alpha == 10 / bits
     u = torch.ones(2, bits) * torch.tensor([[1.0], [-1.0]])  # two opposite codes: <u_i, u_j> = K or -K
     value = create(2, bits, alpha=None).of_codes(u, torch.eye(2), torch.arange(2)).item()
     assert value == pytest.approx(2 * math.log1p(math.exp(-10)), abs=1e-6)

@@ -184,15 +184,18 @@ def test_nested_codes_are_the_mean_over_their_prefixes():
         alone = [method(name, bits=k, num_classes=3, train_size=9)(z[:, :k], labels, index) for k in loss.lengths]
         assert_close(loss(z, labels, index), torch.stack(alone).mean())
         assert loss.head == losses.METHODS[name].head
-    parts = method("hybridhash_nested", bits=8, alpha=None).parts
-    assert [part.alpha for part in parts] == [10 / 2, 10 / 4, 10 / 6, 10 / 8]
+    for name in ("hybridhash", "hashnet"):
+        arguments, value = dict(num_classes=3, train_size=9), 0
+        for k in (2, 4, 6, 8):  # without an alpha, each prefix has that of its own length
+            value += method(name, bits=k, alpha=10 / k, **arguments)(z[:, :k], labels, index) / 4
+        assert_close(method(f"{name}_nested", bits=8, alpha=None, **arguments)(z, labels, index), value)
     chosen = method("cnnh_nested", bits=8, num_classes=3, train_size=9, lengths=(3, 8), regression="raw")
     chosen.prepare(labels)
     expected = [(z[:, : part.bits] - part.H).square().mean() for part in chosen.parts]
     assert_close(chosen(z, labels, index), torch.stack(expected).mean())
 
 
-@pytest.mark.parametrize("lengths", [(), (4,), (8, 4), (4, 4, 8)])
+@pytest.mark.parametrize("lengths", [(), (4,), (8, 4), (4, 4, 8), (4, 8, 9)])
 def test_lengths_must_rise_to_all_bits(lengths):
     with pytest.raises(ValueError, match=r"but it must rise and end with the 8 bits"):
         method("dpsh_nested", bits=8, lengths=lengths)

@@ -1,9 +1,8 @@
 """Asymmetric methods: queries go through the network; the database's codes are free variables, solved bit by bit.
 
 The two alternate. For a few epochs (a round) the network learns from a sample of the database, with all database codes
-fixed; then every bit of every database code is set to its better value, with the network's outputs fixed. So the labels
-of the whole database are used at little cost, and retrieval compares a query's output with the learnt codes
-(`Method.database_codes`). The training images are the database here.
+fixed; then every bit of every database code is set to its better value, with the network's outputs fixed. This uses the
+labels of the whole database, here the training images, at little cost; queries are compared with the learnt codes.
 """
 
 import math
@@ -20,7 +19,7 @@ PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) ma
 
 
 @dataclass(eq=False, repr=False)
-class ADSHLoss(Method):
+class ADSHLoss(Method, family="asymmetric", knob="gamma"):
     r"""ADSH: products of query outputs u = tanh(z) and database codes v should match the labels' similarity.
 
     With S_ij = 1 if i and j share a label, else -r, r = similar / dissimilar pairs so that S sums to 0, and the sample
@@ -38,12 +37,10 @@ class ADSHLoss(Method):
     gamma: float = setting(200.0, 'weight of "code and output of an image agree", at least 0', at_least(0.0))
     sample: int = setting(2000, "m, images per round, at least 1; all of a smaller database", at_least(1))
     epochs_a_round: int = setting(3, "passes over the sample before V is solved again, at least 1", at_least(1))
-    family = "asymmetric"
-    knob = "gamma"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.m = min(self.sample, self.train_size)
+        self.m = self.images_an_epoch = min(self.sample, self.train_size)
         self.register_buffer("V", torch.zeros(self.train_size, self.bits))
         self.register_buffer("Y", torch.zeros(self.train_size, self.num_classes))
         self.register_buffer("U", torch.zeros(self.train_size, self.bits))  # outputs of the sample; other rows unused
@@ -54,11 +51,6 @@ class ADSHLoss(Method):
         """Start V at random, and keep the database's labels (n, C)."""
         self.Y.copy_(labels)
         self.V.copy_(sign(torch.rand(self.V.shape) - 0.5))
-
-    @property
-    def images_an_epoch(self) -> int:
-        """m."""
-        return self.m
 
     def start_epoch(self, epoch: int) -> Tensor:
         """-> the rows (m,) of the sample, drawn anew at the start of each round."""
@@ -128,7 +120,7 @@ def set_columns(V: Tensor, wanted: Tensor, G: Tensor) -> None:
 
 
 @dataclass(eq=False, repr=False)
-class ADMHStyleLoss(ADSHLoss):
+class ADMHStyleLoss(ADSHLoss, knob="tau"):
     r"""ADMH-style, our reconstruction: ADSH plus a margin between similar and dissimilar pairs.
 
     Only the abstract of ADMH (Ma et al., Neurocomputing 2020) could be read: an asymmetric method whose database codes
@@ -141,19 +133,14 @@ class ADMHStyleLoss(ADSHLoss):
     """
 
     tau: float | None = setting(None, "threshold distance in bits, at least 0; None takes K / 4", at_least(0.0))
-    mu: float | None = setting(
-        None,
-        "weight of the margin, at least 0; None makes it as large as the first term for random codes",
-        at_least(0.0),
-    )
-    knob = "tau"
+    mu: float | None = setting(None, "weight of the margin, at least 0; None makes both terms equal", at_least(0.0))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.tau = self.bits / 4 if self.tau is None else self.tau
 
     def weight(self) -> float:
-        """mu, or what makes both sums equal when all products are 0, so d = K / 2."""
+        """mu; by default, what makes both sums equal for random codes: all products are 0, so d = K / 2."""
         if self.mu is not None:
             return self.mu
         similar = float(self.r / (1 + self.r))  # share of similar pairs
@@ -183,7 +170,7 @@ class ADMHStyleLoss(ADSHLoss):
 
 
 @dataclass(eq=False, repr=False)
-class JLDSHStyleLoss(ADSHLoss):
+class JLDSHStyleLoss(ADSHLoss, knob="mu"):
     r"""JLDSH-style, our reconstruction: ADSH whose codes must also tell the class, on both sides.
 
     Of JLDSH (Gu et al., Neurocomputing 2020, "joint learning") only the title and its place among asymmetric methods
@@ -193,17 +180,12 @@ class JLDSHStyleLoss(ADSHLoss):
         J = ADSH's J + mu ||Y - V W||^2 + nu ||W||^2,   and the network also minimises eta * cross-entropy(u W_c, y)
 
     A round solves W = (mu V^T V + nu I)^-1 mu V^T Y, then each column of V. With several labels per image the
-    cross-entropy is binary, of each class.
+    cross-entropy is binary, per class. eta defaults to a tenth of the first term for random codes.
     """
 
     mu: float = setting(10.0, "weight of the ridge regression, at least 0", at_least(0.0))
     nu: float = setting(1.0, "weight of ||W||^2, at least 1e-12", at_least(1e-12))
-    eta: float | None = setting(
-        None,
-        "weight of the classifier, at least 0; None makes it a tenth of the first term for random codes",
-        at_least(0.0),
-    )
-    knob = "mu"
+    eta: float | None = setting(None, "weight of the cross-entropy, at least 0; None: a tenth of J", at_least(0.0))
 
     def __post_init__(self) -> None:
         super().__post_init__()

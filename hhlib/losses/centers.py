@@ -1,8 +1,10 @@
 """Target codes for classes, far apart: Hadamard rows, random balanced codes, and a search that reaches a bound."""
 
 import math
+from functools import partial
 
 import numpy as np
+from scipy import linalg
 
 from hhlib.common import check_bits, check_whole
 
@@ -26,10 +28,7 @@ def hadamard(bits: int) -> np.ndarray:
     """Sylvester's matrix (K, K) of -1 and +1, K a power of two: any two rows differ in exactly K / 2 bits."""
     if check_bits(bits) & (bits - 1):
         raise ValueError(f"bits is {bits}, but Sylvester's Hadamard matrix needs a power of two.")
-    H = np.ones((1, 1))
-    while len(H) < bits:
-        H = np.block([[H, H], [H, -H]])
-    return H
+    return linalg.hadamard(bits, dtype=float)
 
 
 def _hadamard_rows(bits: int, num_classes: int) -> np.ndarray:
@@ -43,13 +42,9 @@ def _hadamard_rows(bits: int, num_classes: int) -> np.ndarray:
 def csq_centers(bits: int, num_classes: int, rng: np.random.Generator, draws: int = 1000) -> np.ndarray:
     """CSQ's centers (C, K): rows of [H; -H] while there are enough, the rest random.
 
-    Random rows have K/2 ones. Of up to `draws` sets, the first that is far enough apart (least distance above K/4,
-    mean at least K/2) is taken, else the one with the largest least distance; if every set has two equal centers, any
-    different codes. Yuan et al., CVPR 2020, section 3; the authors' code draws all rows at random where the Hadamard
-    matrix is too small.
-
-    Raises:
-        ValueError: if there are fewer different codes than classes.
+    Random rows have K/2 ones. Of up to `draws` sets, the first that is far enough apart (least distance above K/4, mean
+    at least K/2) is taken, else the one with the largest least distance; if every set has two equal centers, any
+    different codes. Yuan et al., CVPR 2020, section 3; the authors' code draws all rows if Hadamard's are too few.
     """
     _check_enough(bits, num_classes)
     fixed, half = _hadamard_rows(bits, num_classes), np.where(np.arange(bits) < bits // 2, 1.0, -1.0)
@@ -76,9 +71,7 @@ def different(bits: int, num_classes: int, rng: np.random.Generator) -> np.ndarr
 
 def _check_enough(bits: int, num_classes: int) -> None:
     if check_whole("num_classes", num_classes, 1) > 2 ** check_bits(bits):
-        raise ValueError(
-            f"num_classes is {num_classes}, but {bits} bits have only {2**bits} codes, and each class needs its own."
-        )
+        raise ValueError(f"num_classes is {num_classes}, but {bits} bits have only {2**bits} codes, one per class.")
 
 
 def bound(bits: int, num_classes: int) -> int:
@@ -115,9 +108,7 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
         before = H.copy()
         for c in rng.permutation(num_classes):
             others = np.delete(H, c, axis=0)
-            moved = _move(others, bits - 2 * wanted, rng)
-            if _spread(moved, others) > _spread(H[c], others):
-                H[c] = moved
+            H[c] = max(H[c], _move(others, bits - 2 * wanted, rng), key=partial(_spread, others=others))
         if least_distance(H) > least_distance(best):
             best = H.copy()
         if (before == H).all():
@@ -128,8 +119,8 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
 def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 20_000) -> np.ndarray:
     """Flip single bits of centers H (C, K) until all are `wanted` apart, or for a number of steps -> the best set.
 
-    Each step takes a center that is too near another and flips the bit that lowers the sum of [wanted - d]_+^2 most,
-    or in one step of twenty a random bit.
+    Each step takes a center that is too near another and flips the bit that lowers the sum of [wanted - d]_+^2 most, or
+    in one step of twenty a random bit.
     """
     H, d = H.copy(), distances(H)
     np.fill_diagonal(d, H.shape[1])

@@ -19,7 +19,7 @@ def majority(self: Method, labels: Tensor) -> Tensor:
 
 
 @dataclass(eq=False, repr=False)
-class CSQLoss(Method):
+class CSQLoss(Method, family="central", knob="quantisation"):
     r"""CSQ: give every class a target code, far from all others, and ask the network for it bit by bit.
 
     With the center c_i of an image (-1 and +1) and u = tanh(z), the probability of a 1 is (u + 1) / 2 = sigmoid(2z), so
@@ -28,13 +28,12 @@ class CSQLoss(Method):
 
     Centers are rows of a Hadamard matrix if there are enough, see `centers.csq_centers`. Several labels give the sign
     of the sum of their centers, and where that is 0 the bit of one random vector; images without a label are left out.
-    Yuan et al., "Central Similarity Quantization for Efficient Image and Video Retrieval", CVPR 2020; the quantisation term is that of their code (the paper's is ||2h - 1| - 1|), with weights from 1e-4 to 0.05.
-    Written as above because BCELoss on (tanh z + 1) / 2 saturates: a wrong bit then has no gradient.
+    Yuan et al., "Central Similarity Quantization for Efficient Image and Video Retrieval", CVPR 2020; the quantisation
+    term is that of their code (the paper's is ||2h - 1| - 1|), with weights from 1e-4 to 0.05. Written as above because
+    BCELoss on (tanh z + 1) / 2 saturates: a wrong bit then has no gradient.
     """
 
     quantisation: float = setting(1e-4, "weight of the second term, at least 0", at_least(0.0))
-    family = "central"
-    knob = "quantisation"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,29 +59,24 @@ class CSQLoss(Method):
 
 
 @dataclass(eq=False, repr=False)
-class MDSHCLoss(BankMethod):
+class MDSHCLoss(BankMethod, family="central", head="normalised", momentum=0.9, knob="beta"):
     r"""MDSHC: CSQ with centers from a search, a softmax over cosines, and a pull between images of the same label.
 
-    With u = tanh(z), the network's last layer normalised over the batch (``head = "normalised"``), the centers h of
-    `centers.separated_centers` in random order, p_ic = softmax over classes of sqrt(K) cos(u_i, h_c), and U the bank of
-    outputs of a slowly moving copy of the network,
+    With u = tanh(z), z normalised over the batch (`head`), the centers h of `centers.separated_centers` in random
+    order, p_ic = softmax over classes of sqrt(K) cos(u_i, h_c), U the bank of outputs of a slow copy of the net,
 
         L = - mean over images and classes of [y log p + (1 - y) log(1 - p)]
           + beta * mean over similar pairs of softplus((1 - cos(u_i, U_j)) / 2)        from epoch `pairs_from` on
           + quantisation * mean of (|u| - 1)^2
 
-    Wang et al., "Deep Hashing with Minimal-Distance-Separated Hash Centers", CVPR 2023; weights and settings from the
-    authors' code.
+    Wang et al., "Deep Hashing with Minimal-Distance-Separated Hash Centers", CVPR 2023; defaults from the authors'
+    code.
     """
 
     unseen: ClassVar[str] = "skip"  # not a hyper-parameter here: unseen rows never count
     beta: float = setting(1.0, "weight of the second term, at least 0", at_least(0.0))
     quantisation: float = setting(1e-4, "weight of the third term, at least 0", at_least(0.0))
     pairs_from: int = setting(9, "first epoch with the second term, counted from 0", at_least(0))
-    family = "central"
-    head = "normalised"
-    momentum = 0.9
-    knob = "beta"
     targets = majority
 
     def __post_init__(self) -> None:
@@ -138,11 +132,10 @@ class MDSHCLoss(BankMethod):
 
 
 @dataclass(eq=False, repr=False)
-class OrthoHashLoss(Method):
+class OrthoHashLoss(Method, family="central", head="normalised", knob="margin"):
     r"""OrthoHash: one term only, the cosine between an image's output and its class's fixed random code.
 
-    With u = z, the network's last layer normalised over the batch (``head = "normalised"``), codes h of -1 and +1 drawn
-    once, and y an image's labels divided by their number,
+    With u = z, normalised over the batch (`head`), codes h of -1 and +1 drawn once, y labels over their number,
 
         L = cross-entropy of softmax over classes of scale * (cos(u_i, h_c) - margin * [c is a label of i]) against y
 
@@ -153,9 +146,6 @@ class OrthoHashLoss(Method):
 
     scale: float = setting(8.0, "scale of the cosines, above 0", check_above)
     margin: float = setting(0.2, "at least 0; 0.3 in the authors' example for CIFAR-10", at_least(0.0))
-    family = "central"
-    head = "normalised"
-    knob = "margin"
     squash = staticmethod(full)
     targets = majority
 
@@ -172,10 +162,10 @@ class OrthoHashLoss(Method):
 
 
 @dataclass(eq=False, repr=False)
-class GreedyHashLoss(Method):
+class GreedyHashLoss(Method, family="central", knob="alpha"):
     r"""GreedyHash: classify the binary code itself, and let gradients pass the sign as if it were not there.
 
-    With b = sgn(z) (backwards: identity), a learnt matrix W (C, K) and y an image's labels divided by their number,
+    With b = sgn(z) (backwards: identity), a learnt matrix W (C, K) and y labels divided by their number,
 
         L = cross-entropy of softmax(b W^T) against y + alpha * mean of ||z| - 1|^3
 
@@ -185,8 +175,6 @@ class GreedyHashLoss(Method):
     """
 
     alpha: float = setting(0.1, "weight of the pull to -1 and +1, at least 0; 1 for ImageNet", at_least(0.0))
-    family = "central"
-    knob = "alpha"
     squash = staticmethod(full)
 
     def __post_init__(self) -> None:

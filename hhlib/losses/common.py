@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hhlib.common import check_bits, check_settings, check_whole, one_of, setting
+from hhlib.common import check_bits, check_choice, check_settings, check_whole, one_of, setting
 from hhlib.losses import centers
 
 
@@ -19,34 +19,29 @@ class Method(nn.Module):
     A method defines its hyper-parameters as fields, `squash` if it is not tanh, and ``of_codes(u, labels, index)``, the
     loss of relaxed codes u. The other hooks are for what is kept between batches; all of it is in buffers, so that
     `state_dict` resumes a training exactly where it stopped.
-
-    Attributes:
-        bits, num_classes, train_size: code length K (1 to 1024), label width C, number of training images N.
-        family: "symmetric" (one network encodes queries and database), "asymmetric" (database codes are free variables)
-            or "central" (every class has a target code).
-        head: the last layer of the network that the method needs, see `network.HEADS`.
-        momentum: of the slowly moving copy of the network whose outputs go to `remember`; None for no copy.
-        knob: the hyper-parameter most worth turning.
-        learning_rate_share: share of the usual learning rate that suits the method, above 0 and at most 1.
-        recommended: hyper-parameters to start a training with where they differ from the publication's.
     """
 
-    bits: int
-    num_classes: int
-    train_size: int
+    bits: int  #: code length K, 1 to 1024
+    num_classes: int  #: label width C
+    train_size: int  #: number of training images N
+    family: ClassVar[str] = "symmetric"  #: or "asymmetric" (database codes are free variables), "central" (targets)
+    head: ClassVar[str] = "linear"  #: the network's last layer that the method needs, see `network.HEADS`
+    momentum: ClassVar[float | None] = None  #: of the network's slow copy whose outputs go to `remember`; None: no copy
+    knob: ClassVar[str]  #: the hyper-parameter most worth turning
+    learning_rate_share: ClassVar[float] = 1.0  #: share of the usual learning rate that suits it, above 0, at most 1
+    remembers: ClassVar[bool] = False  #: whether `remember` must be called in this epoch
+    recommended: ClassVar[dict] = {}  #: hyper-parameters to start with where they differ from the publication's
 
-    family: ClassVar[str] = "symmetric"
-    head: ClassVar[str] = "linear"
-    momentum: ClassVar[float | None] = None
-    knob: ClassVar[str]
-    learning_rate_share: ClassVar[float] = 1.0
-    recommended: ClassVar[dict] = {}
+    def __init_subclass__(cls, **attributes) -> None:
+        for name, value in attributes.items():  # class DNNHLoss(Method, head="divide", knob="margin")
+            setattr(cls, check_choice("class attribute", name, Method.__annotations__), value)
 
     def __post_init__(self) -> None:
         nn.Module.__init__(self)
         self.bits = check_bits(self.bits)
         self.num_classes = check_whole("num_classes", self.num_classes, 1)
         self.train_size = check_whole("train_size", self.train_size, 1)
+        self.images_an_epoch = self.train_size  #: number of training images per epoch
         check_settings(self)
 
     def forward(self, z: Tensor, labels: Tensor, index: Tensor) -> Tensor:
@@ -55,13 +50,11 @@ class Method(nn.Module):
         return self.of_codes(self.squash(z), labels, index)
 
     def check(self, z: Tensor, labels: Tensor, index: Tensor) -> None:
-        """Raise ValueError unless there is one row per index, one column per bit and per class."""
+        """Raise ValueError unless there is a row per index, a column per bit and per class."""
         wanted = (len(index), self.bits), (len(index), self.num_classes)
         if (tuple(z.shape), tuple(labels.shape)) != wanted:
-            raise ValueError(
-                f"codes {tuple(z.shape)} and labels {tuple(labels.shape)} must be {wanted[0]} and {wanted[1]}: "
-                "one row per index, one column per bit and per class."
-            )
+            shapes = f"codes {tuple(z.shape)} and labels {tuple(labels.shape)}"
+            raise ValueError(f"{shapes} must be {wanted[0]} and {wanted[1]}: (images, bits) and (images, classes).")
 
     def squash(self, z: Tensor) -> Tensor:
         """The relaxed code u (B, K) of outputs z (B, K), in float32 or float64; tanh(z) if the method does not say."""
@@ -70,21 +63,11 @@ class Method(nn.Module):
     def prepare(self, labels: Tensor) -> None:
         """Called once, before a fresh training: labels (N, C) of all training images, in the order of `index`."""
 
-    @property
-    def images_an_epoch(self) -> int:
-        """Number of training images per epoch."""
-        return self.train_size
-
     def start_epoch(self, epoch: int) -> Tensor | None:
         """Called before each epoch, counted from 0 -> the rows (m,) to train on in this epoch, None for all."""
 
     def end_epoch(self, epoch: int, *, last: bool) -> None:
         """Called after each epoch; last: no other follows."""
-
-    @property
-    def remembers(self) -> bool:
-        """Whether `remember` must be called in this epoch."""
-        return False
 
     def remember(self, z: Tensor, index: Tensor) -> None:
         """Take the outputs z (B, K) of the network's momentum copy for a batch, before `forward` gets the batch."""
@@ -96,9 +79,8 @@ class Method(nn.Module):
     def ideal(self, labels: Tensor) -> Tensor:
         """Set what the method keeps to what it would call perfect -> the outputs z (N, K) that it then calls perfect.
 
-        labels: (N, C), of all training images in the order of `index`. All images with the same labels get the same of
-        its `targets`: as -1 and +1 if `squash` leaves these unchanged (the method pulls z to them, or sees only its
-        direction), else as -2 and +2.
+        labels: (N, C), of all training images in the order of `index`. Images with the same labels share one target. z
+        is -1 or +1 if `squash` leaves it there (the method pulls z to it, or sees only the direction), else -2 or +2.
         """
         self.prepare(labels)
         codes = self.targets(labels)
@@ -121,11 +103,11 @@ class BankMethod(Method):
     """A method that compares each batch with the latest output of every training image, kept in a memory bank.
 
     A batch first writes itself into the bank, then is compared with all of it. The bank is a constant: gradients flow
-    through the batch only, even for an image compared with itself. Most released code counts rows not yet written as
-    dissimilar to everything (they have no label).
+    through the batch only, even for an image compared with itself. In most released code unwritten rows, which have no
+    label, are dissimilar to everything.
     """
 
-    unseen: str = setting("skip", "bank rows not yet written: skip or dissimilar", one_of("skip", "dissimilar"))
+    unseen: str = setting("skip", "unwritten bank rows: skip, or count as dissimilar", one_of("skip", "dissimilar"))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -174,18 +156,14 @@ def unit_means(codes: Tensor, labels: Tensor) -> Tensor:
 
 
 def pair_loss(theta: Tensor, similar: Tensor) -> Tensor:
-    """Negative log-likelihood of "similar" under a logistic model, per pair: softplus(theta) - s * theta.
-
-    Stable for any theta: log(1 + exp(theta)) as written would overflow near 89 in float32.
-    """
-    return F.softplus(theta) - similar * theta
+    """Negative log-likelihood of "similar" under a logistic model, per pair: log(1 + exp(theta)) - s * theta."""
+    return F.softplus(theta) - similar * theta  # log(1 + exp(theta)) as written would overflow near 89 in float32
 
 
 def balanced_mean(values: Tensor, similar: Tensor, counted: Tensor) -> Tensor:
-    """mean over similar pairs + mean over dissimilar pairs, of the pairs that are `counted`; an empty group adds 0.
+    """mean over similar pairs + mean over dissimilar pairs, of those that are `counted`; an empty group adds 0.
 
-    The same as weighting each pair by |S| / |S_1| or |S| / |S_0| and averaging over all |S| pairs: the few similar
-    pairs count as much as the many dissimilar ones.
+    Like weights |S| / |S_1| and |S| / |S_0| in a mean over all |S|: few similar pairs count as much as many others.
     """
     ones, zeros = ((group & counted).sum().clamp(min=1).to(values.dtype) for group in (similar, ~similar))
     weights = torch.where(similar, 1 / ones, 1 / zeros) * counted  # (B, N)

@@ -1,4 +1,4 @@
-"""Symmetric methods on pairs and triplets: one network encodes queries and database, and learns from who is similar."""
+"""Symmetric methods on pairs and triplets: one network encodes queries and database, and learns what is similar."""
 
 from dataclasses import dataclass
 
@@ -10,51 +10,54 @@ from hhlib.common import at_least, check_above, check_share, one_of, setting
 from hhlib.losses.common import BankMethod, Method, balanced_mean, full, pair_loss, sign, similarity
 
 
+def check_cosine(name: str, value: float) -> float:
+    """Return `value` if it is above 0 and below 1; raise ValueError otherwise."""
+    return check_share(name, check_above(name, value))
+
+
+def check_epsilon(name: str, value: float) -> float:
+    """Return `value` if it is above 0 and at most 0.5; raise ValueError otherwise."""
+    if check_above(name, value) > 0.5:
+        raise ValueError(f"{name} is {value!r}, but it must be above 0 and at most 0.5.")
+    return value
+
+
 @dataclass(eq=False, repr=False)
-class HybridHashLoss(BankMethod):
+class HybridHashLoss(BankMethod, knob="alpha", recommended={"alpha": None}):
     r"""Weighted maximum likelihood against a memory bank of all training images (the paper's loss).
 
     With u = tanh(z), U the bank, theta_ij = alpha * <u_i, U_j>, and s_ij = 1 if i and j share a label:
 
-        L = mean over similar pairs of [softplus(theta_ij) - theta_ij]
-          + mean over dissimilar pairs of softplus(theta_ij)
+        L = mean over similar pairs of [softplus(theta_ij) - theta_ij] + mean over dissimilar ones of softplus(theta_ij)
 
-    Formula: the authors' released code, which is the HashNet likelihood (Cao et al., ICCV 2017) with alpha = 0.5 and
-    without continuation. theta grows with alpha K, so each code length needs its own alpha: on CIFAR-10 at 32 bits,
-    10 / K instead of 0.15 raised mAP from 0.372 to 0.448. The released code fixes the bank at 10,000 rows for CIFAR-10
-    whatever the protocol: half of it then stays empty for ever, or the index is out of range. As released,
-    ``unseen="dissimilar"``: empty rows add ln 2 each, and no gradient.
+    Formula: the authors' released code, which is the HashNet likelihood (Cao et al., ICCV 2017) with alpha = 0.5 and no
+    continuation. theta grows with alpha K, so an alpha suits one code length: on CIFAR-10 at 32 bits, 10 / K instead of
+    0.15 raised mAP from 0.372 to 0.448. The released bank has 10,000 rows for CIFAR-10 whatever the protocol: half of
+    it stays empty for ever (each row adds ln 2, no gradient: ``unseen="dissimilar"``), or the index is out of range.
     """
 
     alpha: float | None = setting(0.5, "scale of the logistic model, above 0; None takes 10 / K", check_above)
-    knob = "alpha"
-    recommended = {"alpha": None}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.alpha = 10 / self.bits if self.alpha is None else self.alpha
 
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """The loss of relaxed codes u (B, K) in (-1, 1)."""
         similar, counted = self.write(u, labels, index)
-        theta = self.alpha * u @ self.U.T  # (B, N)
+        theta = (self.alpha or 10 / self.bits) * u @ self.U.T  # (B, N)
         return balanced_mean(pair_loss(theta, similar), similar, counted)
 
 
 @dataclass(eq=False, repr=False)
-class HashNetLoss(Method):
+class HashNetLoss(Method, knob="alpha"):
     r"""HashNet: weighted likelihood of the pairs of a batch, with a tanh that slowly turns into the sign.
 
     With u = tanh(beta * z) and theta_ij = alpha * <u_i, u_j>,
 
         L = mean over similar pairs of c_ij [softplus(theta_ij) - theta_ij] + mean over dissimilar pairs of softplus
 
-    c_ij = |labels in common| / |labels of either| for similar pairs, so 1 for single labels (taken literally it is 0
-    for dissimilar pairs too, which would erase them). Continuation: beta = sqrt(1 + growth * steps), updated every
-    200 steps. Cao et al., "HashNet: Deep Learning to Hash by Continuation", ICCV 2017, and the authors' code, which
-    compares two half-batches with each other, with a constant weight for similar pairs: `class_weight` does that (they
-    have 100 for ImageNet-100, 5 for NUS-WIDE, 1 for COCO). The most copied re-implementation uses alpha = 0.1,
-    c_ij = 1 and beta = sqrt(1 + epoch // 20).
+    c_ij = |labels in common| / |labels of either|, so 1 for single labels (taken literally it is 0 for dissimilar
+    pairs, which would erase them). Continuation: beta = sqrt(1 + growth * steps), updated every 200 steps. Cao et al.,
+    "HashNet: Deep Learning to Hash by Continuation", ICCV 2017, and the authors' code, which compares two half-batches
+    and weights similar pairs by a constant `class_weight` (100 for ImageNet-100, 5 for NUS-WIDE, 1 for COCO). The most
+    copied re-implementation uses alpha = 0.1, c_ij = 1 and beta = sqrt(1 + epoch // 20).
     """
 
     REFRESH = 200  #: steps between two changes of beta
@@ -62,12 +65,10 @@ class HashNetLoss(Method):
     alpha: float | None = setting(None, "scale of the logistic model, above 0; None takes 10 / K", check_above)
     growth: float = setting(0.005, "growth of beta^2 per step, at least 0; 0 keeps tanh(z)", at_least(0.0))
     jaccard: bool = setting(True, "whether c_ij depends on the labels; false for 1 everywhere")
-    class_weight: float | None = setting(None, "of similar pairs, above 0; None for the balanced mean", check_above)
-    knob = "alpha"
+    class_weight: float | None = setting(None, "weight of similar pairs, above 0; None: balanced", check_above)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.alpha = 10 / self.bits if self.alpha is None else self.alpha
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -91,7 +92,7 @@ class HashNetLoss(Method):
     def of_pairs(self, u: Tensor, labels: Tensor, v: Tensor, other: Tensor) -> Tensor:
         """The loss of all pairs of relaxed codes u (A, K) and v (B, K)."""
         similar = similarity(labels, other)  # (A, B)
-        values = pair_loss(self.alpha * u @ v.T, similar)
+        values = pair_loss((self.alpha or 10 / self.bits) * u @ v.T, similar)
         if self.jaccard:
             values = torch.where(similar, jaccard(labels, other).to(values.dtype), 1) * values
         if self.class_weight is None:
@@ -108,7 +109,7 @@ def jaccard(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(eq=False, repr=False)
-class DPSHLoss(BankMethod):
+class DPSHLoss(BankMethod, knob="alpha"):
     r"""DPSH: likelihood of all pairs, unweighted, plus a pull of every output towards -1 or +1.
 
     With u = z (no squashing) and theta_ij = <u_i, U_j> / 2 against the memory bank:
@@ -116,15 +117,13 @@ class DPSHLoss(BankMethod):
         L = mean over pairs of [softplus(theta_ij) - s_ij theta_ij] + alpha * mean of (u - sgn u)^2
 
     Li, Wang and Kang, "Feature Learning based Deep Supervised Hashing with Pairwise Labels", IJCAI 2016. The authors'
-    penalty is 10 / (N B) per row, which is alpha = 10 K / N: 0.096 at 48 bits and 5,000 images.
-
-    From scratch this can fail: nine pairs in ten are dissimilar, so a batch flees from the mean of the bank, which
-    follows, and the classes never separate (digits: one code for all, expected mAP 0.109). `balanced` prevents it.
+    penalty is 10 / (N B) per row, which is alpha = 10 K / N: 0.096 at 48 bits and 5,000 images. From scratch it can
+    fail: nine pairs in ten are dissimilar, so a batch flees from the mean of the bank, which follows, and the classes
+    never separate (digits: one code for all, expected mAP 0.109). `balanced` prevents it.
     """
 
     alpha: float = setting(0.1, "weight of the pull towards -1 or +1, at least 0", at_least(0.0))
     balanced: bool = setting(False, "mean over similar + mean over dissimilar pairs, instead of the mean over all")
-    knob = "alpha"
     squash = staticmethod(full)
 
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
@@ -139,11 +138,10 @@ class DPSHLoss(BankMethod):
 
 
 @dataclass(eq=False, repr=False)
-class DSHLoss(BankMethod):
+class DSHLoss(BankMethod, knob="alpha"):
     r"""DSH: pull similar codes together, push dissimilar ones apart up to a margin, pull outputs towards -1 or +1.
 
-    With u = z (no squashing, on purpose), D_ij = ||u_i - u_j||^2 and the margin m = 2K, at which codes of -1 and +1
-    differ in half of their bits:
+    With u = z (no squashing, on purpose), D_ij = ||u_i - u_j||^2 and margin m = 2K (half of all bits differ),
 
         L = sum over pairs i < j of the batch of
               s_ij D_ij / 2 + (1 - s_ij) [m - D_ij]_+ / 2 + alpha (| |u_i| - 1 |_1 + | |u_j| - 1 |_1)
@@ -155,7 +153,6 @@ class DSHLoss(BankMethod):
 
     alpha: float = setting(0.01, "weight of the pull towards -1 or +1, at least 0", at_least(0.0))
     pairs: str = setting("batch", "what a batch is compared with: batch (itself) or bank", one_of("batch", "bank"))
-    knob = "alpha"
     squash = staticmethod(full)
 
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
@@ -174,7 +171,7 @@ class DSHLoss(BankMethod):
 
 
 @dataclass(eq=False, repr=False)
-class DCHLoss(Method):
+class DCHLoss(Method, knob="gamma"):
     r"""DCH: a Cauchy-shaped probability, which pulls similar codes into a very small Hamming ball.
 
     With d(a, b) = K/2 (1 - cos(a, b)), the Hamming distance of codes of -1 and +1, and P(similar) = gamma/(gamma + d),
@@ -190,14 +187,9 @@ class DCHLoss(Method):
 
     gamma: float = setting(20.0, "scale of the distance in bits, above 0", check_above)
     quantisation: float = setting(0.1, "weight of the third term, at least 0", at_least(0.0))
-    closest: float = setting(
-        0.99,
-        "larger cosines count as this, which bounds log(1 + gamma / d); above 0 and below 1",
-        lambda name, value: check_share(name, check_above(name, value)),
-    )
+    closest: float = setting(0.99, "largest cosine, bounds log(1 + gamma / d); above 0 and below 1", check_cosine)
     variant: str = setting("paper", "which formula: paper or released", one_of("paper", "released"))
     with_itself: bool = setting(False, "whether each image is also paired with itself")
-    knob = "gamma"
 
     def squash(self, z: Tensor) -> Tensor:
         """z itself; tanh(z) in the released variant."""
@@ -225,43 +217,27 @@ class DCHLoss(Method):
         return torch.where(similar, torch.log1p(d / self.gamma), torch.log1p(self.gamma / d))
 
 
-def check_epsilon(name: str, value: float) -> float:
-    """Return `value` if it is above 0 and at most 0.5; raise ValueError otherwise."""
-    if check_above(name, value) > 0.5:
-        raise ValueError(f"{name} is {value!r}, but it must be above 0 and at most 0.5.")
-    return value
-
-
 @dataclass(eq=False, repr=False)
-class DNNHLoss(Method):
+class DNNHLoss(Method, head="divide", knob="margin", learning_rate_share=0.3):
     r"""DNNH (also NINH): an image's code must be nearer to a more similar image's than to a less similar one's.
 
-    With t = sigmoid(z), u = g(t) in [0, 1] and all triplets (q, p, n) of the batch in which p shares more labels with q
-    than n does,
+    With t = sigmoid(z), u = g(t) in [0, 1] and the batch's triplets in which p shares more labels with q than n does,
 
         L = mean over triplets of [margin + ||u_q - u_p||^2 - ||u_q - u_n||^2]_+
 
     g makes most outputs exactly binary: 0 below 1/2 - epsilon, 1 above 1/2 + epsilon, t between; its derivative is 1
     between and 0 outside. Squared distances of 0/1 codes are Hamming distances, so a margin of 1 is one bit. Each bit
-    sees only its own slice of the features (``head = "divide"``), so that bits do not repeat each other.
-
-    Lai, Pan, Liu and Yan, "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015. The
-    paper's epsilon is not known ("a small positive number"); 0.4 is our choice. Bits that leave the band on the wrong
-    side get no more gradient, so reproductions train without g (``epsilon=0.5``). They use margin 2, and the paper
-    draws triplets beforehand, not from the batch. With all of the learning rate, all digits get one code (mAP 0.109).
+    sees only its own slice of the features (``head = "divide"``), so that bits do not repeat each other. Lai, Pan, Liu
+    and Yan, "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015. The paper draws
+    triplets beforehand; its epsilon is not known ("a small positive number"), 0.4 is our choice. Bits that leave the
+    band on the wrong side get no more gradient, so reproductions train without g (``epsilon=0.5``), with margin 2. With
+    all of the learning rate, all digits get one code (expected mAP 0.109).
     """
 
     MOST = 1 << 24  #: triplets compared at a time; larger batches take a random part of the queries
 
     margin: float = setting(1.0, "margin in bits, above 0", check_above)
-    epsilon: float = setting(
-        0.4,
-        "half the width of the band in which g is not flat, above 0 and at most 0.5",
-        check_epsilon,
-    )
-    head = "divide"
-    knob = "margin"
-    learning_rate_share = 0.3
+    epsilon: float = setting(0.4, "half the width of g's band, above 0 and at most 0.5", check_epsilon)
 
     def squash(self, z: Tensor) -> Tensor:
         """g(sigmoid(z)), in 0..1."""

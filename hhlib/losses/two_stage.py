@@ -13,7 +13,7 @@ from hhlib.losses.common import Method, full, generator, sign, similarity
 
 
 @dataclass(eq=False, repr=False)
-class CNNHLoss(Method):
+class CNNHLoss(Method, knob="sweeps"):
     r"""CNNH: find a short code for every training image from the labels, then teach the network to produce it.
 
     Stage one (`prepare`), with S_ij = +1 if two training images share a label, else -1:
@@ -24,29 +24,22 @@ class CNNHLoss(Method):
 
         L = mean of (u - H)^2
 
-    Xia, Pan, Lai, Liu and Yan, "Supervised Hashing for Image Retrieval via Image Representation Learning", AAAI 2014.
-    The paper's stage two could not be read: the most copied re-implementation takes u = z (``regression="raw"``), and
-    collects labels in shuffled order but reads H in data-set order, so that its targets are random: it reports 0.134 on
-    CIFAR-10. Stage one holds an (N x N) matrix.
+    ``regression="raw"`` takes u = z, "logistic" the mean of softplus(-2 H z). Xia, Pan, Lai, Liu and Yan, "Supervised
+    Hashing for Image Retrieval via Image Representation Learning", AAAI 2014, whose stage two could not be read. The
+    most copied re-implementation is raw, and collects labels in shuffled order but reads H in data-set order, so that
+    its targets are random: it reports 0.134 on CIFAR-10.
     """
 
     MOST = 20_000  #: training images; beyond this, the (N x N) matrix of stage one would take more than 1.6 GB
 
-    regression: str = setting(
-        "tanh",
-        'what is compared with H: "tanh" of z, the "raw" z, or "logistic" (mean of softplus(-2 H z))',
-        one_of("tanh", "raw", "logistic"),
-    )
+    regression: str = setting("tanh", "form of L: tanh, raw or logistic", one_of("tanh", "raw", "logistic"))
     sweeps: int = setting(10, "passes over all entries of H in stage one, at least 1", at_least(1))
-    knob = "sweeps"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.train_size > self.MOST:
-            raise ValueError(
-                f"train_size is {self.train_size}, but cnnh compares all training images with each other and takes "
-                f"at most {self.MOST}."
-            )
+            what = "compares all training images with each other"
+            raise ValueError(f"train_size is {self.train_size}, but cnnh {what} and takes at most {self.MOST}.")
         self.register_buffer("H", torch.zeros(self.train_size, self.bits))
 
     def prepare(self, labels: Tensor) -> None:
@@ -105,8 +98,8 @@ def objective(H: np.ndarray, S: np.ndarray) -> float:
 def sweep(H: np.ndarray, S: np.ndarray, order: np.ndarray) -> None:
     """Move every entry of H (N, K) once, in place, image by image.
 
-    With L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly
-    f + g1 d + g2 d^2 / 2 + 4 H_ij d^3 + d^4, g1 = 4 <L_i, h>, g2 = 4 (<h, h> + H_ij^2 + L_ii).
+    With L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly f + g1 d + g2 d^2 / 2 + 4
+    H_ij d^3 + d^4, g1 = 4 <L_i, h>, g2 = 4 (<h, h> + H_ij^2 + L_ii).
     """
     K = H.shape[1]
     G = H.T @ H  # (K, K), kept up to date
