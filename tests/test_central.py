@@ -58,7 +58,7 @@ def test_mdshc():
     loss.U.copy_(U), loss.Y.copy_(labels), loss.seen.fill_(True)
     assert loss.to_centers(U, labels).item() == pytest.approx(0.082683, abs=1e-6)
     assert loss.to_similar(U, labels).item() == pytest.approx(0.694813, abs=1e-6)
-    assert loss.of_codes(U, labels).item() == pytest.approx(0.777527, abs=1e-6)
+    assert loss.of_codes(U, labels, INDEX).item() == pytest.approx(0.777527, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What every method must do, whatever its formula."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ def ready(name, labels=Y, **arguments):
     loss.prepare(labels)
     loss.start_epoch(9)
     loss.remember(U[: len(labels)], torch.arange(len(labels)))
-    return loss.eval()  # the continuation of hashnet stands still
+    return loss.eval()  # stops the continuation of hashnet
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,13 +184,18 @@ def test_nested_codes_are_the_mean_over_their_prefixes():
         alone = [method(name, bits=k, num_classes=3, train_size=9)(z[:, :k], labels, index) for k in loss.lengths]
         assert_close(loss(z, labels, index), torch.stack(alone).mean())
         assert loss.head == losses.METHODS[name].head
+    for name in ("hybridhash", "hashnet"):
+        arguments, value = dict(num_classes=3, train_size=9), 0
+        for k in (2, 4, 6, 8):  # without an alpha, each prefix has that of its own length
+            value += method(name, bits=k, alpha=10 / k, **arguments)(z[:, :k], labels, index) / 4
+        assert_close(method(f"{name}_nested", bits=8, alpha=None, **arguments)(z, labels, index), value)
     chosen = method("cnnh_nested", bits=8, num_classes=3, train_size=9, lengths=(3, 8), regression="raw")
     chosen.prepare(labels)
     expected = [(z[:, : part.bits] - part.H).square().mean() for part in chosen.parts]
     assert_close(chosen(z, labels, index), torch.stack(expected).mean())
 
 
-@pytest.mark.parametrize("lengths", [(), (4,), (8, 4), (4, 4, 8)])
+@pytest.mark.parametrize("lengths", [(), (4,), (8, 4), (4, 4, 8), (4, 8, 9)])
 def test_lengths_must_rise_to_all_bits(lengths):
     with pytest.raises(ValueError, match=r"but it must rise and end with the 8 bits"):
         method("dpsh_nested", bits=8, lengths=lengths)
@@ -198,17 +205,97 @@ def test_only_symmetric_methods_are_nested():
     assert {name.removesuffix("_nested") for name in set(losses.names()) - set(NAMES)} == {
         name for name in NAMES if losses.METHODS[name].family == "symmetric"
     }
+    with pytest.raises(ValueError, match="method is 'csq_nested'"):
+        losses.NestedLoss("csq", 8, 3, 9)
+
+
+def test_what_is_known_of_a_method_holds_for_its_nested_variant_too():
+    assert list(losses.METHODS) == NAMES
+    for name in losses.names():
+        assert losses.method(name) is losses.METHODS[name.removesuffix("_nested")]
+    assert losses.method("dnnh_nested").head == "divide"
+    assert losses.method("dnnh_nested").learning_rate_share == 0.3
+    assert losses.method("mdshc").momentum == 0.9
+    with pytest.raises(ValueError, match="method is 'csq_nested'.* hybridhash_nested"):
+        losses.method("csq_nested")
+
+
+def defaults(name):
+    return {key: field.default for key, field in losses.hyperparameters(name).items()}
 
 
 def test_hyperparameters_are_known_by_name():
-    assert losses.hyperparameters("hybridhash") == {"alpha": 0.5, "unseen": "skip"}
-    assert losses.hyperparameters("adsh") == {"gamma": 200.0, "sample": 2000, "epochs_a_round": 3}
-    assert losses.hyperparameters("admh_style") == {"tau": None, "mu": None} | losses.hyperparameters("adsh")
-    assert set(losses.hyperparameters("hashnet_nested")) == {"lengths", *losses.hyperparameters("hashnet")}
-    with pytest.raises(ValueError, match="beta is no hyper-parameter of csq; those are quantisation"):
-        method("csq", beta=1.0)
+    assert defaults("hybridhash") == {"alpha": 0.5, "unseen": "skip"}
+    assert losses.hyperparameters("hybridhash")["alpha"].type == float | None
+    assert defaults("adsh") == {"gamma": 200.0, "sample": 2000, "epochs_a_round": 3}
+    assert defaults("admh_style") == {"tau": None, "mu": None} | defaults("adsh")
+    assert defaults("mdshc") == {"beta": 1.0, "quantisation": 1e-4, "pairs_from": 9}  # no unseen: it would do nothing
+    assert set(defaults("hashnet_nested")) == {"lengths", *defaults("hashnet")}
+    with pytest.raises(ValueError, match="quantization .* csq; .* mean 'quantisation'"):
+        method("csq", quantization=1.0)
+    with pytest.raises(ValueError, match="bits is no hyper-parameter of csq"):
+        losses.check_hyperparameters("csq", ["bits"])
 
 
 @pytest.mark.parametrize("name", losses.names())
-def test_every_hyperparameter_can_be_given(name):
-    method(name, bits=8, **losses.hyperparameters(name))
+def test_every_hyperparameter_has_a_help_text_and_can_be_given_and_bad_values_are_refused(name):
+    known, traits = losses.hyperparameters(name), losses.method(name)
+    method(name, bits=8, **defaults(name))
+    method(name, bits=8, **traits.recommended)
+    assert traits.knob in known
+    for key, field in known.items():
+        assert len(field.metadata["help"]) > 10
+        for bad in (math.nan, math.inf, "much", -1, [], *([] if field.type is bool else [True])):
+            with pytest.raises(ValueError, match=key):
+                method(name, bits=8, **{key: bad})
+
+
+@pytest.mark.parametrize("name", losses.names())
+def test_ideal_outputs_cost_less_than_with_wrong_bits(name):
+    torch.manual_seed(0)
+    kind = torch.arange(32) % 4
+    labels, index = torch.eye(4)[kind], torch.arange(32)
+    loss = losses.create(name, bits=32, num_classes=4, train_size=32)
+    z, same = loss.ideal(labels), kind[:, None] == kind
+    distance = (32 - losses.sign(z) @ losses.sign(z).T) / 2
+    assert distance[same].max() == 0
+    assert distance[~same].min() > 8
+    plain = name.removesuffix("_nested") in ("dsh", "dpsh", "dch", "orthohash", "greedyhash")
+    assert z.abs().unique().tolist() == [1 if plain else 2]
+    least, wrong = loss.eval()(z, labels, index), []
+    for _ in range(16):  # a likelihood may like a few of these better: it would rather be opposite than far
+        flipped = z.clone()
+        flipped[0, torch.randperm(32)[:16]] *= -1
+        wrong.append(loss(flipped, labels, index))
+    assert least < torch.stack(wrong).mean()
+    codes = loss.database_codes()
+    assert codes is None or torch.equal(codes, losses.sign(z))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ideal_outputs_are_one_per_combination_of_labels(name):
+    torch.manual_seed(0)
+    kinds = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0]])
+    kind = torch.arange(20) % 4
+    z = losses.create(name, bits=16, num_classes=3, train_size=20).ideal(kinds[kind])
+    for k in range(4):
+        assert len(z[kind == k].unique(dim=0)) == 1
+    assert len(z.unique(dim=0)) == 4 or losses.METHODS[name].family == "central"  # an even number of centers may tie
+
+
+def test_each_method_squashes_in_its_own_way():
+    z = U * 3
+    for name in NAMES:
+        expected = torch.tanh(z)
+        if name in ("dsh", "dpsh", "dch", "orthohash", "greedyhash"):
+            expected = z
+        if name == "dnnh":  # sigmoid, and 0 or 1 outside of 0.1..0.9
+            t = torch.sigmoid(z)
+            expected = torch.where(t > 0.9, 1.0, torch.where(t < 0.1, 0.0, t))
+        assert_close(method(name).squash(z), expected)
+        assert method(name).squash(z.bfloat16()).dtype == torch.float32
+    steep = method("hashnet")
+    steep.steps.fill_(600)  # beta = sqrt(1 + 0.005 * 600) = 2
+    assert_close(steep.squash(z), torch.tanh(2 * z))
+    assert_close(method("dch", variant="released").squash(z), torch.tanh(z))
+    assert_close(method("cnnh", regression="raw").squash(z), z)

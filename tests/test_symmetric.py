@@ -106,7 +106,7 @@ def test_dnnh():
         [1, 0, 0.6]
     )
     same = torch.full((3, 4), 0.7)
-    assert method("dnnh", margin=2.0).of_codes(same, Y).item() == 2  # collapsed codes cost exactly the margin
+    assert method("dnnh", margin=2.0).of_codes(same, Y, INDEX).item() == 2  # collapsed codes cost exactly the margin
     alone = method("dnnh")(U.requires_grad_(), torch.zeros(3, 2), INDEX)
     assert alone.item() == 0
     assert alone.requires_grad
@@ -116,7 +116,7 @@ def test_dnnh():
 @pytest.mark.parametrize(("margin", "expected"), [(1.0, 0.6275), (2.0, 1.6275)])
 def test_dnnh_on_one_triplet(margin, expected):
     u = torch.tensor([[0.9, 0.2, 0.6], [0.8, 0.1, 0.5], [0.3, 0.4, 0.55]], dtype=torch.float64)
-    both = method("dnnh", bits=3, margin=margin).of_codes(u, Y)  # (0, 1, 2) and (1, 0, 2)
+    both = method("dnnh", bits=3, margin=margin).of_codes(u, Y, INDEX)  # (0, 1, 2) and (1, 0, 2)
     other = margin + 0.03 - float((u[1] - u[2]).square().sum())
     assert both.item() == pytest.approx((expected + other) / 2)
 
@@ -130,9 +130,9 @@ def test_dnnh_equals_a_loop_over_all_triplets():
         if labels[q] @ labels[p] > labels[q] @ labels[n]
     ]
     loss = method("dnnh", bits=5, num_classes=4)
-    assert loss.of_codes(u, labels).item() == pytest.approx(np.mean(values))
+    assert loss.of_codes(u, labels, torch.arange(7)).item() == pytest.approx(np.mean(values))
     loss.MOST = 100  # two queries at a time: an estimate from a part of the triplets
-    assert 0.5 * np.mean(values) < loss.of_codes(u, labels).item() < 2 * np.mean(values)
+    assert 0.5 * np.mean(values) < loss.of_codes(u, labels, torch.arange(7)).item() < 2 * np.mean(values)
 
 
 def test_cnnh_regression():
@@ -175,14 +175,20 @@ def test_cnnh_targets_stand_in_the_order_of_the_training_images():
     assert len(loss.H.unique(dim=0)) == 3
 
 
-def test_shared_helpers_refuse_bad_hyperparameters():
+def test_bad_hyperparameters_are_refused():
     for name, arguments, message in [
-        ("dnnh", {"epsilon": 0.6}, "epsilon is 0.6"),
-        ("dch", {"closest": 1.0}, "closest is 1.0"),
-        ("dch", {"gamma": 0}, "gamma is 0, but it must be above 0"),
-        ("dsh", {"pairs": "all"}, "pairs is 'all', but it must be one of batch, bank"),
+        ("dnnh", {"epsilon": 0.6}, "epsilon is 0.6.* at most 0.5"),
+        ("dnnh", {"epsilon": 0.0}, "epsilon is 0.0.* above 0"),
+        ("dch", {"closest": 1.0}, "closest is 1.0.* below 1"),
+        ("dch", {"closest": 0.0}, "closest is 0.0.* above 0"),
+        ("dch", {"gamma": 0}, "gamma is 0.* above 0"),
+        ("dsh", {"pairs": "all"}, "pairs is 'all'.* batch, bank"),
         ("cnnh", {"regression": "l1"}, "regression is 'l1'"),
-        ("dpsh", {"alpha": -1}, "alpha is -1, but it must be at least 0"),
+        ("cnnh", {"sweeps": 1.5}, "sweeps is 1.5.* whole number"),
+        ("dpsh", {"alpha": -1}, "alpha is -1.* at least 0"),
+        ("hashnet", {"jaccard": 1}, "jaccard is 1.* true or false"),
+        ("dpsh", {"balanced": "no"}, "balanced is 'no'.* true or false"),
+        ("dch", {"with_itself": 0}, "with_itself is 0.* true or false"),
     ]:
         with pytest.raises(ValueError, match=message):
             method(name, **arguments)

@@ -1,96 +1,122 @@
-"""Training objectives of deep hashing, and the one interface they share.
+"""The losses of deep hashing methods, and the one interface they share.
 
 A loss is a module, ``loss(z, labels, index) -> scalar``, with z (B, K) the network's output *before* squashing, labels
 (B, C) multi-hot and index (B,) the rows of the training set. Each method squashes in its own way. Two images are
-similar if they share a label; an image without labels is similar to nobody, not even to itself.
+similar if they share a label; an image without labels is similar to none, not even to itself.
 
-Three families: *symmetric* methods learn from pairs (`symmetric`), triplets (`triplets`) or codes found beforehand
-(`two_stage`); *asymmetric* ones solve for the database's codes directly (`asymmetric`); *central* ones give every class
-a target code (`central`). What a method keeps between batches lies in buffers: `state_dict` resumes it.
+Three families: *symmetric* methods learn from pairs and triplets (`symmetric`) or codes found beforehand (`two_stage`);
+*asymmetric* ones solve for the database's codes directly (`asymmetric`); *central* ones give every class a target code
+(`central`). Symmetric ones also exist for several code lengths at once, as "hybridhash_nested" and so on. What a method
+keeps between batches is in buffers: `state_dict` resumes it.
 """
 
-import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import Field, dataclass, fields
 
-from hhlib.common import check_choice
+import torch
+from torch import Tensor, nn
+
+from hhlib.common import check_choice, nearest, setting
 from hhlib.losses import centers
 from hhlib.losses.asymmetric import ADMHStyleLoss, ADSHLoss, JLDSHStyleLoss
 from hhlib.losses.central import CSQLoss, GreedyHashLoss, MDSHCLoss, OrthoHashLoss
 from hhlib.losses.common import BankMethod, Method, balanced_mean, pair_loss, sign, similarity
-from hhlib.losses.nested import nested
-from hhlib.losses.symmetric import DCHLoss, DPSHLoss, DSHLoss, HashNetLoss, HybridHashLoss
-from hhlib.losses.triplets import DNNHLoss
+from hhlib.losses.symmetric import DCHLoss, DNNHLoss, DPSHLoss, DSHLoss, HashNetLoss, HybridHashLoss
 from hhlib.losses.two_stage import CNNHLoss
 
-#: Every method by name. Those called "style" are reconstructions: the papers' formulas could not be read.
-#: Symmetric ones are there twice, the second time with "_nested": for several code lengths at once.
-METHODS: dict[str, type[Method]] = {
-    "hybridhash": HybridHashLoss,
-    "cnnh": CNNHLoss,
-    "dnnh": DNNHLoss,
-    "dpsh": DPSHLoss,
-    "dsh": DSHLoss,
-    "hashnet": HashNetLoss,
-    "dch": DCHLoss,
-    "adsh": ADSHLoss,
-    "admh_style": ADMHStyleLoss,
-    "jldsh_style": JLDSHStyleLoss,
-    "csq": CSQLoss,
-    "mdshc": MDSHCLoss,
-    "orthohash": OrthoHashLoss,
-    "greedyhash": GreedyHashLoss,
-}
-METHODS |= {f"{name}_nested": nested(method) for name, method in METHODS.items() if method.family == "symmetric"}
+__all__ = ["METHODS", "BankMethod", "HybridHashLoss", "Method", "NestedLoss"]
+__all__ += ["balanced_mean", "centers", "check_hyperparameters", "create", "hyperparameters", "method", "names"]
+__all__ += ["pair_loss", "sign", "similarity"]
+
+#: The class of every method. Those called "style" are reconstructions: the papers' formulas could not be read.
+METHODS: dict[str, type[Method]] = dict(hybridhash=HybridHashLoss, cnnh=CNNHLoss, dnnh=DNNHLoss, dpsh=DPSHLoss)
+METHODS |= dict(dsh=DSHLoss, hashnet=HashNetLoss, dch=DCHLoss)
+METHODS |= dict(adsh=ADSHLoss, admh_style=ADMHStyleLoss, jldsh_style=JLDSHStyleLoss)
+METHODS |= dict(csq=CSQLoss, mdshc=MDSHCLoss, orthohash=OrthoHashLoss, greedyhash=GreedyHashLoss)
 
 
 def names(*, nested: bool = True) -> list[str]:
     """Every method's name; without the variants for several code lengths if `nested` is False."""
-    return [name for name in METHODS if nested or not name.endswith("_nested")]
+    symmetric = [name for name, found in METHODS.items() if found.family == "symmetric"]
+    return [*METHODS, *(f"{name}_nested" for name in symmetric if nested)]
 
 
-def hyperparameters(name: str) -> dict[str, object]:
-    """A method's hyper-parameters and their defaults."""
-    found, classes = {}, METHODS[check_choice("method", name, METHODS)].__mro__
-    inner = getattr(classes[0], "inner", None)
-    for method in reversed((*classes, *(inner.__mro__ if inner else ()))):
-        for parameter in inspect.signature(method.__init__).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                found[parameter.name] = parameter.default
-    return found
+def method(name: str) -> type[Method]:
+    """The class of a method, for "hybridhash_nested" that of "hybridhash"; `Method` lists the attributes of both."""
+    return METHODS[check_choice("method", name, names()).removesuffix("_nested")]
+
+
+def hyperparameters(name: str) -> dict[str, Field]:
+    """A method's hyper-parameters: name -> field, with `.default`, `.type` and ``.metadata["help"]``."""
+    classes = [method(name)] if name in METHODS else [method(name), NestedLoss]
+    return {field.name: field for kind in classes for field in fields(kind) if field.kw_only}
 
 
 def check_hyperparameters(name: str, given: Iterable[str]) -> None:
-    """Raise ValueError if a name is no hyper-parameter of the method."""
+    """Raise ValueError if a name is not a hyper-parameter of the method."""
     known = hyperparameters(name)
-    for other in given:
-        if other not in known:
-            raise ValueError(f"{other} is no hyper-parameter of {name}; those are {', '.join(known) or 'none'}.")
+    for other in [other for other in given if other not in known]:
+        hint = nearest(other, known)
+        raise ValueError(f"{other} is no hyper-parameter of {name}; those are {', '.join(known)}.{hint}")
 
 
 def create(name: str, *, bits: int, num_classes: int, train_size: int, **given) -> Method:
     """Build the loss of a method by name: ``create("hybridhash", bits=64, num_classes=10, train_size=5000)``.
 
-    Args:
-        given: the method's hyper-parameters where they are not its defaults, see `hyperparameters`.
+    given: hyper-parameters that differ from the method's defaults, see `hyperparameters`.
 
     Raises:
         ValueError: for an unknown method or hyper-parameter, or a bad value.
     """
     check_hyperparameters(name, given)
-    return METHODS[name](bits=bits, num_classes=num_classes, train_size=train_size, **given)
+    sizes = dict(bits=bits, num_classes=num_classes, train_size=train_size)
+    if name in METHODS:
+        return METHODS[name](**sizes, **given)
+    return NestedLoss(name.removesuffix("_nested"), **sizes, **given)
 
 
-__all__ = [
-    "METHODS",
-    "BankMethod",
-    "Method",
-    "balanced_mean",
-    "centers",
-    "check_hyperparameters",
-    "create",
-    "hyperparameters",
-    "names",
-    "pair_loss",
-    "sign",
-    "similarity",
-]
+@dataclass(eq=False, repr=False, init=False)
+class NestedLoss(Method):
+    r"""The mean of the same loss over several prefixes of the code.
+
+    With lengths k_1 < ... < k_L = K and the first k numbers z_{:k} of the output,
+
+        L = mean over k of loss_k(z_{:k}),
+
+    each with its own state. One training then gives codes of K bits whose first k bits can be searched on their own:
+    use as many as memory allows. The idea for real vectors: Kusupati et al., "Matryoshka Representation Learning",
+    NeurIPS 2022. The inner losses are those of a symmetric method, with the same hyper-parameters, each for its k bits.
+    """
+
+    lengths: Sequence[int] | None = setting(None, "the prefixes, rising, the last one K; None for K/4, K/2, 3K/4, K")
+
+    def __init__(self, method: str, bits: int, num_classes: int, train_size: int, *, lengths=None, **hyperparameters):
+        check_choice("method", f"{method}_nested", names())
+        self.lengths = lengths
+        super().__init__(bits, num_classes, train_size)
+        quarters = sorted({max(1, self.bits * quarter // 4) for quarter in (1, 2, 3, 4)})
+        self.lengths = tuple(quarters if lengths is None else lengths)
+        if self.lengths[-1:] != (bits,) or list(self.lengths) != sorted(set(self.lengths)):
+            raise ValueError(f"lengths is {self.lengths}, but it must rise and end with the {bits} bits of the code.")
+        sizes = dict(num_classes=num_classes, train_size=train_size)
+        self.parts = nn.ModuleList(create(method, bits=k, **sizes, **hyperparameters) for k in self.lengths)
+        self.head = self.parts[0].head
+
+    def prepare(self, labels: Tensor) -> None:
+        """See `Method`."""
+        for part in self.parts:
+            part.prepare(labels)
+
+    def forward(self, z: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        """See `Method`."""
+        self.check(z, labels, index)
+        return torch.stack([part(z[:, : part.bits], labels, index) for part in self.parts]).mean()
+
+    def squash(self, z: Tensor) -> Tensor:
+        """As the method does, bit by bit."""
+        return self.parts[0].squash(z)
+
+    def settle(self, z: Tensor, labels: Tensor) -> None:
+        """Each prefix on its own."""
+        for part in self.parts:
+            part.settle(z[:, : part.bits], labels)

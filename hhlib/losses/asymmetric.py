@@ -1,24 +1,25 @@
 """Asymmetric methods: queries go through the network; the database's codes are free variables, solved bit by bit.
 
 The two alternate. For a few epochs (a round) the network learns from a sample of the database, with all database codes
-fixed; then every bit of every database code is set to its better value, with the network's outputs fixed. So the labels
-of the whole database are used at little cost, and retrieval compares a query's output with the learnt codes
-(`Method.database_codes`). "Training images" are the database here.
+fixed; then every bit of every database code is set to its better value, with the network's outputs fixed. This uses the
+labels of the whole database, here the training images, at little cost; queries are compared with the learnt codes.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hhlib.common import check_at_least, check_whole
-from hhlib.losses.common import Method, full, sign, sign_or, similarity
+from hhlib.common import at_least, setting
+from hhlib.losses.common import Method, sign, similarity, unit_means
 
-PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) matrices stay in the cache
+PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) matrices fit the cache
 
 
-class ADSHLoss(Method):
+@dataclass(eq=False, repr=False)
+class ADSHLoss(Method, family="asymmetric", knob="gamma"):
     r"""ADSH: products of query outputs u = tanh(z) and database codes v should match the labels' similarity.
 
     With S_ij = 1 if i and j share a label, else -r, r = similar / dissimilar pairs so that S sums to 0, and the sample
@@ -30,114 +31,96 @@ class ADSHLoss(Method):
     minimum; where both values are equally good, a bit stays. Jiang and Li, "Asymmetric Deep Supervised Hashing", AAAI
     2018, and the authors' code (the paper's S is -1 for dissimilar pairs). There V starts at 0, so that nothing is
     learnt in the first round; here at random. The most copied re-implementation evaluates the network's codes of the
-    database instead of V, and divides by the training images instead of n.
-
-    Args:
-        bits, num_classes, train_size: see `Method`; train_size is the database's n.
-        gamma: weight of "code and output of an image agree"; at least 0.
-        sample: m, images trained on in a round; of smaller databases, all.
-        epochs_a_round: passes over the sample before V is solved again.
+    database instead of V, and divides by the number of training images instead of n.
     """
 
-    family = "asymmetric"
+    gamma: float = setting(200.0, 'weight of "code and output of an image agree", at least 0', at_least(0.0))
+    sample: int = setting(2000, "m, images per round, at least 1; all of a smaller database", at_least(1))
+    epochs_a_round: int = setting(3, "passes over the sample before V is solved again, at least 1", at_least(1))
 
-    def __init__(
-        self,
-        bits: int,
-        num_classes: int,
-        train_size: int,
-        *,
-        gamma: float = 200.0,
-        sample: int = 2000,
-        epochs_a_round: int = 3,
-    ):
-        super().__init__(bits, num_classes, train_size)
-        self.gamma = check_at_least("gamma", gamma)
-        self.m = min(check_whole("sample", sample, 1), train_size)
-        self.epochs_a_round = check_whole("epochs_a_round", epochs_a_round, 1)
-        self.register_buffer("V", torch.zeros(train_size, bits))
-        self.register_buffer("Y", torch.zeros(train_size, num_classes))
-        self.register_buffer("U", torch.zeros(train_size, bits))  # outputs of the sample; other rows unused
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.m = self.images_an_epoch = min(self.sample, self.train_size)
+        self.register_buffer("V", torch.zeros(self.train_size, self.bits))
+        self.register_buffer("Y", torch.zeros(self.train_size, self.num_classes))
+        self.register_buffer("U", torch.zeros(self.train_size, self.bits))  # outputs of the sample; other rows unused
         self.register_buffer("omega", torch.zeros(self.m, dtype=torch.int64))
         self.register_buffer("r", torch.ones(()))
 
     def prepare(self, labels: Tensor) -> None:
-        """Start V at random, and keep the labels (n, C) of the database."""
+        """Start V at random, and keep the database's labels (n, C)."""
         self.Y.copy_(labels)
         self.V.copy_(sign(torch.rand(self.V.shape) - 0.5))
 
-    @property
-    def images_an_epoch(self) -> int:
-        """m."""
-        return self.m
-
     def start_epoch(self, epoch: int) -> Tensor:
-        """-> the sample's rows (m,), drawn anew at the start of a round."""
+        """-> the rows (m,) of the sample, drawn anew at the start of each round."""
         if epoch % self.epochs_a_round == 0:
             self.omega.copy_(torch.randperm(self.train_size)[: self.m].sort().values)
             self.r.fill_(self._similar_to_dissimilar())
         return self.omega
 
     def _similar_to_dissimilar(self) -> float:
-        """r over the (m x n) block; 1 where it has pairs of one kind only."""
+        """r over the (m x n) block; 1 if all its pairs are of one kind."""
         blocks = self.Y.split(max(1, PAIRS // self.m))
         similar = sum(int(similarity(rows, self.Y[self.omega]).sum()) for rows in blocks)
         dissimilar = self.m * self.train_size - similar
         return similar / dissimilar if similar and dissimilar else 1.0
 
-    def forward(self, z: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """z (B, K) before squashing, labels (B, C) multi-hot, index (B,) rows of the sample -> scalar."""
-        self.check(z, labels, index)
-        u = torch.tanh(full(z))
-        self.U[index] = u.detach().to(self.U.dtype)
-        return self.of_codes(u, labels, index)
-
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """A batch's part of J, over n B, of outputs u (B, K) after tanh."""
+        """A batch's part of J, over n B, of outputs u (B, K) after tanh, which are kept for the discrete step."""
+        self.U[index] = u.detach().to(self.U.dtype)
         similar = similarity(labels, self.Y)  # (B, n)
         own = (self.V[index] - u).square().sum()
         return (self.pairs(u @ self.V.T, similar).sum() + self.gamma * own) / (self.train_size * len(u))
 
     def pairs(self, products: Tensor, similar: Tensor) -> Tensor:
-        """What each pair adds to J, from <u_i, v_j>; any shape."""
+        """What each pair adds to J, from its product <u_i, v_j>; any shape."""
         return (products - self.bits * torch.where(similar, 1.0, -self.r)).square()
 
     def end_epoch(self, epoch: int, *, last: bool) -> None:
-        """At the end of a round, full or not, solve V."""
+        """Solve V at the end of a round, even an incomplete one."""
         if last or (epoch + 1) % self.epochs_a_round == 0:
             self.solve()
 
     @torch.no_grad()
     def solve(self) -> None:
-        """The discrete step: set each bit of all codes to its better value, one column after the other."""
+        """The discrete step: set each bit of all codes to its better value, column by column.
+
+        Column k becomes the sign of K S^T U_k + gamma U_k - V^ U^T U_k, where V^ is V without it.
+        """
         U, Y = self.U[self.omega], self.Y[self.omega]  # (m, K), (m, C)
         pull = torch.zeros_like(self.V)
         pull[self.omega] = self.gamma * U  # of the sampled images' own outputs
         for rows in torch.arange(self.train_size, device=U.device).split(max(1, PAIRS // self.m)):
-            V = self.V[rows]  # (n', K)
-            self._solve_rows(V, U, similarity(self.Y[rows], Y), pull[rows], rows)
+            V, similar = self.V[rows], similarity(self.Y[rows], Y)  # (n', K), (n', m)
+            wanted = self.bits * torch.where(similar, 1.0, -self.r) @ U + pull[rows]  # (n', K) apart from other bits
+            self._solve_rows(V, U, similar, wanted, rows)
             self.V[rows] = V
 
-    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, pull: Tensor, rows: Tensor) -> None:
-        """Codes V (n', K), in place. Column k: sign of K S^T U_k + gamma U_k - V^ U^T U_k, where V^ is V without it."""
-        set_columns(V, self._wanted(U, similar, pull), U.T @ U)
-
-    def _wanted(self, U: Tensor, similar: Tensor, pull: Tensor) -> Tensor:
-        """K S^T U + gamma U, (n', K): which way each bit is drawn, the other bits apart."""
-        return self.bits * torch.where(similar, 1.0, -self.r) @ U + pull
+    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, wanted: Tensor, rows: Tensor) -> None:
+        """Solve codes V (n', K) of some rows, in place."""
+        set_columns(V, wanted, U.T @ U)
 
     def database_codes(self) -> Tensor:
         """V, (n, K) of -1 and +1."""
         return self.V
 
+    def settle(self, z: Tensor, labels: Tensor) -> None:
+        """Make the codes of z those of the database, and draw a sample."""
+        self.V.copy_(sign(z))
+        self.U.copy_(self.squash(z))
+        self.start_epoch(0)
+
 
 def set_columns(V: Tensor, wanted: Tensor, G: Tensor) -> None:
     """Set each column of V (n, K), in place, to the sign of wanted - V^ G^, both without that column and row."""
     for k in range(V.shape[1]):
-        V[:, k] = sign_or(wanted[:, k] - (V @ G[:, k] - V[:, k] * G[k, k]), V[:, k])
+        x = wanted[:, k] - (V @ G[:, k] - V[:, k] * G[k, k])
+        V[:, k] = torch.where(x == 0, V[:, k], torch.sign(x))
 
 
-class ADMHStyleLoss(ADSHLoss):
+@dataclass(eq=False, repr=False)
+class ADMHStyleLoss(ADSHLoss, knob="tau"):
     r"""ADMH-style, our reconstruction: ADSH plus a margin between similar and dissimilar pairs.
 
     Only the abstract of ADMH (Ma et al., Neurocomputing 2020) could be read: an asymmetric method whose database codes
@@ -147,29 +130,17 @@ class ADMHStyleLoss(ADSHLoss):
         J = ADSH's J + mu * sum over pairs of softplus(1 - epsilon_ij (tau - d_ij))
 
     The discrete step has no closed form: of each bit's two values, the one with the smaller J is taken, which is exact.
-
-    Args:
-        bits, num_classes, train_size, gamma, sample, epochs_a_round: see `ADSHLoss`.
-        tau: threshold distance in bits; None takes K / 4.
-        mu: weight of the margin; None makes it as large as the first term for random codes.
     """
 
-    def __init__(
-        self,
-        bits: int,
-        num_classes: int,
-        train_size: int,
-        *,
-        tau: float | None = None,
-        mu: float | None = None,
-        **asymmetric,
-    ):
-        super().__init__(bits, num_classes, train_size, **asymmetric)
-        self.tau = bits / 4 if tau is None else check_at_least("tau", tau)
-        self.mu = mu if mu is None else check_at_least("mu", mu)
+    tau: float | None = setting(None, "threshold distance in bits, at least 0; None takes K / 4", at_least(0.0))
+    mu: float | None = setting(None, "weight of the margin, at least 0; None makes both terms equal", at_least(0.0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.tau = self.bits / 4 if self.tau is None else self.tau
 
     def weight(self) -> float:
-        """mu, or what makes both sums alike when all products are 0, so d = K / 2."""
+        """mu; by default, what makes both sums equal for random codes: all products are 0, so d = K / 2."""
         if self.mu is not None:
             return self.mu
         similar = float(self.r / (1 + self.r))  # share of similar pairs
@@ -177,17 +148,16 @@ class ADMHStyleLoss(ADSHLoss):
         return self.bits**2 * float(self.r) / (similar * margins[0] + (1 - similar) * margins[1])
 
     def pairs(self, products: Tensor, similar: Tensor) -> Tensor:
-        """What each pair adds to J, from <u_i, v_j>; any shape."""
+        """What each pair adds to J, from its product <u_i, v_j>; any shape."""
         d = (self.bits - products) / 2
         margin = F.softplus(1 - torch.where(similar, 1.0, -1.0) * (self.tau - d))
         return super().pairs(products, similar) + self.weight() * margin
 
-    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, pull: Tensor, rows: Tensor) -> None:
-        """Codes V (n', K), in place: a bit is flipped if J falls. The squares' part of that is a closed form."""
+    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, wanted: Tensor, rows: Tensor) -> None:
+        """Codes V (n', K), in place: a bit is flipped if J falls. The part of the squares has a closed form."""
         side, mu = torch.where(similar, 1.0, -1.0).to(V.dtype), self.weight()  # epsilon, (n', m)
-        wanted = self._wanted(U, similar, pull)  # (n', K)
         G = U.T @ U  # (K, K)
-        x = 1 - side * (self.tau - (self.bits - V @ U.T) / 2)  # (n', m) what softplus is taken of
+        x = 1 - side * (self.tau - (self.bits - V @ U.T) / 2)  # (n', m), the arguments of softplus
         margin = F.softplus(x).sum(dim=1)  # (n',)
         for k in range(self.bits):
             v = V[:, k]
@@ -199,7 +169,8 @@ class ADMHStyleLoss(ADSHLoss):
             x[flip], margin = flipped_x[flip], torch.where(flip, flipped_margin, margin)
 
 
-class JLDSHStyleLoss(ADSHLoss):
+@dataclass(eq=False, repr=False)
+class JLDSHStyleLoss(ADSHLoss, knob="mu"):
     r"""JLDSH-style, our reconstruction: ADSH whose codes must also tell the class, on both sides.
 
     Of JLDSH (Gu et al., Neurocomputing 2020, "joint learning") only the title and its place among asymmetric methods
@@ -208,30 +179,18 @@ class JLDSHStyleLoss(ADSHLoss):
 
         J = ADSH's J + mu ||Y - V W||^2 + nu ||W||^2,   and the network also minimises eta * cross-entropy(u W_c, y)
 
-    A round solves W = (mu V^T V + nu I)^-1 mu V^T Y, then each column of V. Several labels: cross-entropy a class.
-
-    Args:
-        bits, num_classes, train_size, gamma, sample, epochs_a_round: see `ADSHLoss`.
-        mu, nu: weights of the ridge regression; mu at least 0, nu above 0.
-        eta: weight of the classifier; None makes it a tenth of the first term for random codes.
+    A round solves W = (mu V^T V + nu I)^-1 mu V^T Y, then each column of V. With several labels per image the
+    cross-entropy is binary, per class. eta defaults to a tenth of the first term for random codes.
     """
 
-    def __init__(
-        self,
-        bits: int,
-        num_classes: int,
-        train_size: int,
-        *,
-        mu: float = 10.0,
-        nu: float = 1.0,
-        eta: float | None = None,
-        **asymmetric,
-    ):
-        super().__init__(bits, num_classes, train_size, **asymmetric)
-        self.mu, self.nu = check_at_least("mu", mu), check_at_least("nu", nu, 1e-12)
-        self.eta = eta if eta is None else check_at_least("eta", eta)
-        self.classifier = nn.Linear(bits, num_classes, bias=False)
-        self.register_buffer("W", torch.zeros(bits, num_classes))
+    mu: float = setting(10.0, "weight of the ridge regression, at least 0", at_least(0.0))
+    nu: float = setting(1.0, "weight of ||W||^2, at least 1e-12", at_least(1e-12))
+    eta: float | None = setting(None, "weight of the cross-entropy, at least 0; None: a tenth of J", at_least(0.0))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.classifier = nn.Linear(self.bits, self.num_classes, bias=False)
+        self.register_buffer("W", torch.zeros(self.bits, self.num_classes))
 
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """A batch's part of J, over n B, plus the classifier's cross-entropy."""
@@ -249,13 +208,19 @@ class JLDSHStyleLoss(ADSHLoss):
         self.W.copy_(self.ridge())
         super().solve()
 
-    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, pull: Tensor, rows: Tensor) -> None:
-        wanted = self._wanted(U, similar, pull) + self.mu * self.Y[rows] @ self.W.T  # (n', K)
-        set_columns(V, wanted, U.T @ U + self.mu * self.W @ self.W.T)
+    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, wanted: Tensor, rows: Tensor) -> None:
+        """As in ADSH, with the part of the ridge regression."""
+        set_columns(V, wanted + self.mu * self.Y[rows] @ self.W.T, U.T @ U + self.mu * self.W @ self.W.T)
+
+    def settle(self, z: Tensor, labels: Tensor) -> None:
+        """As in ADSH; both classifiers fit the codes."""
+        super().settle(z, labels)
+        self.W.copy_(self.ridge())
+        self.classifier.weight.copy_(unit_means(sign(z), labels))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of a softmax where every image has one label, else of each class by itself; (B, C) twice -> scalar."""
+    """Of a softmax if every image has one label, else binary, of each class; (B, C) twice -> scalar."""
     labels = labels.to(logits.dtype)
     if (labels.sum(dim=1) == 1).all():
         return F.cross_entropy(logits, labels)

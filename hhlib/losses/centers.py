@@ -1,8 +1,10 @@
 """Target codes for classes, far apart: Hadamard rows, random balanced codes, and a search that reaches a bound."""
 
 import math
+from functools import partial
 
 import numpy as np
+from scipy import linalg
 
 from hhlib.common import check_bits, check_whole
 
@@ -12,25 +14,25 @@ def distances(H: np.ndarray) -> np.ndarray:
     return ((H.shape[1] - H.astype(np.int64) @ H.T.astype(np.int64)) // 2).astype(np.int64)
 
 
+def _between(H: np.ndarray) -> np.ndarray:
+    """Distances between different rows, (C (C - 1),); K for a single row."""
+    return distances(H)[~np.eye(len(H), dtype=bool)] if len(H) > 1 else np.array([H.shape[1]])
+
+
 def least_distance(H: np.ndarray) -> int:
     """The smallest distance between two different rows; K for a single row."""
-    if len(H) < 2:
-        return H.shape[1]
-    return int(distances(H)[~np.eye(len(H), dtype=bool)].min())
+    return int(_between(H).min())
 
 
 def hadamard(bits: int) -> np.ndarray:
     """Sylvester's matrix (K, K) of -1 and +1, K a power of two: any two rows differ in exactly K / 2 bits."""
     if check_bits(bits) & (bits - 1):
         raise ValueError(f"bits is {bits}, but Sylvester's Hadamard matrix needs a power of two.")
-    H = np.ones((1, 1))
-    while len(H) < bits:
-        H = np.block([[H, H], [H, -H]])
-    return H
+    return linalg.hadamard(bits, dtype=float)
 
 
 def _hadamard_rows(bits: int, num_classes: int) -> np.ndarray:
-    """The first rows of [H; -H], at most C; none where K is no power of two."""
+    """The first rows of [H; -H], at most C; none if K is not a power of two."""
     if bits & (bits - 1):
         return np.empty((0, bits))
     H = hadamard(bits)
@@ -40,42 +42,26 @@ def _hadamard_rows(bits: int, num_classes: int) -> np.ndarray:
 def csq_centers(bits: int, num_classes: int, rng: np.random.Generator, draws: int = 1000) -> np.ndarray:
     """CSQ's centers (C, K): rows of [H; -H] while there are enough, the rest random.
 
-    Random rows have K/2 ones; of up to `draws` sets, the first that is far enough apart (least distance above K/4,
-    mean at least K/2) is taken, otherwise the one with the largest least distance. (Yuan et al., CVPR 2020, section 3;
-    the authors' code fills all rows at random where the Hadamard matrix is too small.)
-
-    If no draw is without two equal centers, any different codes.
-
-    Raises:
-        ValueError: if there are fewer different codes than classes.
+    Random rows have K/2 ones. Of up to `draws` sets, the first that is far enough apart (least distance above K/4, mean
+    at least K/2) is taken, else the one with the largest least distance; if every set has two equal centers, any
+    different codes. Yuan et al., CVPR 2020, section 3; the authors' code draws all rows if Hadamard's are too few.
     """
-    check_whole("num_classes", num_classes, 1)
-    _check_room(bits, num_classes)
-    fixed = _hadamard_rows(bits, num_classes)
+    _check_enough(bits, num_classes)
+    fixed, half = _hadamard_rows(bits, num_classes), np.where(np.arange(bits) < bits // 2, 1.0, -1.0)
     best, distance = None, -1
     for _ in range(draws):
-        H = np.concatenate([fixed, _balanced(num_classes - len(fixed), bits, rng)])
-        least = least_distance(H)
-        if least > distance:
-            best, distance = H, least
-        if len(fixed) == num_classes or (least > bits / 4 and _mean_distance(H) >= bits / 2):
+        H = np.concatenate([fixed, rng.permuted(np.tile(half, (num_classes - len(fixed), 1)), axis=1)])
+        d = _between(H)
+        if d.min() > distance:
+            best, distance = H, d.min()
+        if len(fixed) == num_classes or (d.min() > bits / 4 and d.mean() >= bits / 2):
             break
     return best if distance > 0 else different(bits, num_classes, rng)
 
 
-def _balanced(count: int, bits: int, rng: np.random.Generator) -> np.ndarray:
-    """Random rows with K // 2 ones each, (count, K)."""
-    row = np.where(np.arange(bits) < bits // 2, 1.0, -1.0)
-    return rng.permuted(np.tile(row, (count, 1)), axis=1)
-
-
-def _mean_distance(H: np.ndarray) -> float:
-    return float(distances(H)[~np.eye(len(H), dtype=bool)].mean()) if len(H) > 1 else float(H.shape[1])
-
-
 def different(bits: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
     """Random codes (C, K) of -1 and +1, each bit by a coin; those that repeat an earlier one are drawn again."""
-    _check_room(bits, check_whole("num_classes", num_classes, 1))
+    _check_enough(bits, num_classes)
     H = np.empty((0, bits))
     while len(H) < num_classes:
         H = np.concatenate([H, rng.choice([-1.0, 1.0], (num_classes - len(H), bits))])
@@ -83,11 +69,9 @@ def different(bits: int, num_classes: int, rng: np.random.Generator) -> np.ndarr
     return H
 
 
-def _check_room(bits: int, num_classes: int) -> None:
-    if num_classes > 2 ** check_bits(bits):
-        raise ValueError(
-            f"num_classes is {num_classes}, but {bits} bits have only {2**bits} codes, and each class needs its own."
-        )
+def _check_enough(bits: int, num_classes: int) -> None:
+    if check_whole("num_classes", num_classes, 1) > 2 ** check_bits(bits):
+        raise ValueError(f"num_classes is {num_classes}, but {bits} bits have only {2**bits} codes, one per class.")
 
 
 def bound(bits: int, num_classes: int) -> int:
@@ -103,19 +87,16 @@ def bound(bits: int, num_classes: int) -> int:
 
 
 def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, sweeps: int = 3) -> np.ndarray:
-    """MDSHC's centers (C, K) of -1 and +1: at least d* = `bound` apart where the search gets there.
+    """MDSHC's centers (C, K) of -1 and +1: at least d* = `bound` apart if the search succeeds.
 
-    Center after center is moved, with the others fixed, to where it is far from their mean and at least d* from each
-    (`_move`). The set with the largest least distance is kept. Starts from Hadamard rows where K is a power of two
-    (which for C <= 2K are further apart than d* already), otherwise at random. Wang et al., "Deep Hashing with
-    Minimal-Distance-Separated Hash Centers", CVPR 2023, and the authors' code, but for two things: there a center that
-    converges early is thrown away, so that 48 bits and 21 classes stay 15 apart; here it is kept, and they reach 19.
-    And where three sweeps do not get there (16 bits and 81 classes take 30, minutes), single bits are flipped.
-
-    Args:
-        sweeps: passes over the centers at most.
+    Starts from Hadamard rows if K is a power of two (for C <= 2K these are further apart than d* already), else at
+    random. In at most `sweeps` passes each center is moved, with the others fixed, to where it is far from their mean
+    and at least d* from each (`_move`); the set with the largest least distance is kept. Wang et al., "Deep Hashing
+    with Minimal-Distance-Separated Hash Centers", CVPR 2023, and the authors' code, with two differences. There a
+    center that converges early is thrown away, so that 48 bits and 21 classes stay 15 apart; here it is kept, and they
+    reach 19. And where three sweeps are not enough (16 bits and 81 classes take 30, minutes), single bits are flipped.
     """
-    _check_room(bits, check_whole("num_classes", num_classes, 1))
+    _check_enough(bits, num_classes)
     wanted = bound(bits, num_classes)
     H = rng.choice([-1.0, 1.0], (num_classes, bits))
     fixed = _hadamard_rows(bits, num_classes)
@@ -127,9 +108,7 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
         before = H.copy()
         for c in rng.permutation(num_classes):
             others = np.delete(H, c, axis=0)
-            moved = _move(others, bits - 2 * wanted, rng)
-            if _spread(moved, others) > _spread(H[c], others):
-                H[c] = moved
+            H[c] = max(H[c], _move(others, bits - 2 * wanted, rng), key=partial(_spread, others=others))
         if least_distance(H) > least_distance(best):
             best = H.copy()
         if (before == H).all():
@@ -140,12 +119,12 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
 def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 20_000) -> np.ndarray:
     """Flip single bits of centers H (C, K) until all are `wanted` apart, or for a number of steps -> the best set.
 
-    Each step takes a center that is too near another and flips the bit that lowers the sum of [wanted - d]_+^2 most;
-    one step in twenty, any bit.
+    Each step takes a center that is too near another and flips the bit that lowers the sum of [wanted - d]_+^2 most, or
+    in one step of twenty a random bit.
     """
-    H, best = H.copy(), H.copy()
-    d = distances(H)
+    H, d = H.copy(), distances(H)
     np.fill_diagonal(d, H.shape[1])
+    best, least = H.copy(), d.min()
     for _ in range(steps):
         near = np.flatnonzero((d < wanted).any(axis=1))
         if not len(near):
@@ -159,30 +138,30 @@ def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 2
         d[c, c] = H.shape[1]
         d[:, c] = d[c]
         H[c, bit] *= -1
-        if d.min() > least_distance(best):
-            best = H.copy()
+        if d.min() > least:
+            best, least = H.copy(), d.min()
     return best
 
 
 def _spread(x: np.ndarray, others: np.ndarray) -> float:
-    """How well a center lies: mean + least - variance of its distances to the others."""
+    """How well a center is placed: mean + least - variance of its distances to the others."""
     d = (len(x) - others @ x) / 2
     return d.mean() + d.min() - d.var()
 
 
 def _move(A: np.ndarray, D: float, rng: np.random.Generator) -> np.ndarray:
-    """A code x of -1 and +1 with least mean product with the rows of A (C - 1, K), each product at most D.
+    """A code x of -1 and +1 with the least mean product with the rows of A (C - 1, K), each product at most D.
 
     min <a, x>, a the mean row, such that x = z1 in the box [-1, 1]^K, x = z2 on the sphere of radius sqrt(K) (together:
     x is binary), and A x + z3 = D with z3 >= 0, by an augmented Lagrangian: x in closed form, then projections, then
-    multipliers y, with a penalty rho that grows.
+    multipliers y, with a growing penalty rho.
     """
     n, K = A.shape
     a, solve = A.mean(axis=0), np.linalg.inv(2 * np.eye(K) + A.T @ A)
     x = rng.choice([-1.0, 1.0], K)
     y1, y2, y3 = rng.random(K), rng.random(K), rng.random(n)
     rho, step = 1e-5, (1 + math.sqrt(5)) / 2
-    for _ in range(400):  # rho is at its cap after some 320
+    for _ in range(400):  # rho reaches its cap after some 320
         for _ in range(10):
             z1 = np.clip(x + y1 / rho, -1, 1)
             z2 = x + y2 / rho

@@ -1,17 +1,20 @@
 """CNNH: a symmetric method in two stages. Codes for all training images from labels alone, then plain regression."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from hhlib.common import check_choice, check_whole
-from hhlib.losses.common import Method, full, sign, similarity
+from hhlib.common import at_least, one_of, setting
+from hhlib.losses.common import Method, full, generator, sign, similarity
 
 
-class CNNHLoss(Method):
-    r"""CNNH: find a short code for every training image from the labels, then teach the network to give it.
+@dataclass(eq=False, repr=False)
+class CNNHLoss(Method, knob="sweeps"):
+    r"""CNNH: find a short code for every training image from the labels, then teach the network to produce it.
 
     Stage one (`prepare`), with S_ij = +1 if two training images share a label, else -1:
 
@@ -21,52 +24,57 @@ class CNNHLoss(Method):
 
         L = mean of (u - H)^2
 
-    Xia, Pan, Lai, Liu and Yan, "Supervised Hashing for Image Retrieval via Image Representation Learning", AAAI 2014.
-    Stage two could not be read in the paper: the most copied re-implementation takes u = z (``regression="raw"``), and
-    collects labels in shuffled order but reads H in data-set order, so that its targets are random: it reports 0.134 on
-    CIFAR-10. Stage one holds an (N x N) matrix.
-
-    Args:
-        bits, num_classes, train_size: see `Method`.
-        regression: "tanh", "raw" or "logistic" (mean of softplus(-2 H z)).
-        sweeps: passes over all entries of H in stage one.
+    ``regression="raw"`` takes u = z, "logistic" the mean of softplus(-2 H z). Xia, Pan, Lai, Liu and Yan, "Supervised
+    Hashing for Image Retrieval via Image Representation Learning", AAAI 2014, whose stage two could not be read. The
+    most copied re-implementation is raw, and collects labels in shuffled order but reads H in data-set order, so that
+    its targets are random: it reports 0.134 on CIFAR-10.
     """
 
-    MOST = 20_000  #: training images; the (N x N) matrix of stage one would take more than 1.6 GB beyond
+    MOST = 20_000  #: training images; beyond this, the (N x N) matrix of stage one would take more than 1.6 GB
 
-    def __init__(self, bits: int, num_classes: int, train_size: int, *, regression: str = "tanh", sweeps: int = 10):
-        super().__init__(bits, num_classes, train_size)
-        if train_size > self.MOST:
-            raise ValueError(
-                f"train_size is {train_size}, but cnnh compares all training images with each other and takes at "
-                f"most {self.MOST}."
-            )
-        self.regression = check_choice("regression", regression, ("tanh", "raw", "logistic"))
-        self.sweeps = check_whole("sweeps", sweeps, 1)
-        self.register_buffer("H", torch.zeros(train_size, bits))
+    regression: str = setting("tanh", "form of L: tanh, raw or logistic", one_of("tanh", "raw", "logistic"))
+    sweeps: int = setting(10, "passes over all entries of H in stage one, at least 1", at_least(1))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.train_size > self.MOST:
+            what = "compares all training images with each other"
+            raise ValueError(f"train_size is {self.train_size}, but cnnh {what} and takes at most {self.MOST}.")
+        self.register_buffer("H", torch.zeros(self.train_size, self.bits))
 
     def prepare(self, labels: Tensor) -> None:
         """Stage one: codes for all training images, from their labels (N, C) in the order of `index`."""
         S = similarity(labels, labels).cpu().numpy() * 2.0 - 1.0
-        np.fill_diagonal(S, 1.0)  # an image without a label is like itself
-        seed = int(torch.randint(2**31, ()))
-        H = factorise(S, self.bits, self.sweeps, np.random.default_rng(seed))
-        self.H.copy_(sign(torch.from_numpy(H)))
+        np.fill_diagonal(S, 1.0)  # an image without a label is similar to itself here
+        self.H.copy_(sign(torch.from_numpy(factorise(S, self.bits, self.sweeps, generator()))))
+
+    def squash(self, z: Tensor) -> Tensor:
+        """tanh(z); z itself for raw regression."""
+        return full(z) if self.regression == "raw" else torch.tanh(full(z))
 
     def forward(self, z: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """z (B, K) before squashing, labels (B, C) multi-hot, index (B,) int64 -> scalar."""
+        """See `Method.forward`."""
         self.check(z, labels, index)
-        z, target = full(z), self.H[index]
         if self.regression == "logistic":
-            return F.softplus(-2 * target * z).mean()
-        return F.mse_loss(torch.tanh(z) if self.regression == "tanh" else z, target.to(z.dtype))
+            return F.softplus(-2 * self.H[index] * full(z)).mean()
+        u = self.squash(z)
+        return F.mse_loss(u, self.H[index].to(u.dtype))
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """H (N, K); where images with the same labels differ, their majority."""
+        same = F.one_hot(labels.unique(dim=0, return_inverse=True)[1]).to(self.H.dtype)  # (N, Q)
+        return sign(same @ (same.T @ self.H)).float()
+
+    def settle(self, z: Tensor, labels: Tensor) -> None:
+        """Make the codes of z the targets."""
+        self.H.copy_(sign(z))
 
 
 def factorise(S: np.ndarray, bits: int, sweeps: int, rng: np.random.Generator) -> np.ndarray:
     """Stage one: (N, N) similarities of -1 and +1 -> H (N, K) in [-1, 1], by coordinate descent on ||H H^T - K S||^2.
 
-    An entry is moved to the least value of its quadratic approximation within [-1, 1]; a sweep goes through the images
-    in random order, and is undone if the objective did not fall.
+    An entry is moved to the minimum of its quadratic approximation within [-1, 1]; a sweep visits the images in random
+    order, and is undone if the objective did not fall.
     """
     H = rng.uniform(-1, 1, (len(S), bits))
     best = objective(H, S)
@@ -90,8 +98,8 @@ def objective(H: np.ndarray, S: np.ndarray) -> float:
 def sweep(H: np.ndarray, S: np.ndarray, order: np.ndarray) -> None:
     """Move every entry of H (N, K) once, in place, image by image.
 
-    With L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly
-    f + g1 d + g2 d^2 / 2 + 4 H_ij d^3 + d^4, g1 = 4 <L_i, h>, g2 = 4 (<h, h> + H_ij^2 + L_ii).
+    With L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly f + g1 d + g2 d^2 / 2 + 4
+    H_ij d^3 + d^4, g1 = 4 <L_i, h>, g2 = 4 (<h, h> + H_ij^2 + L_ii).
     """
     K = H.shape[1]
     G = H.T @ H  # (K, K), kept up to date
@@ -101,7 +109,7 @@ def sweep(H: np.ndarray, S: np.ndarray, order: np.ndarray) -> None:
             x = H[i, j]
             g1 = 4 * (H[i] @ G[:, j].copy() - K * s[j])
             g2 = 4 * (G[j, j] + x * x + H[i] @ H[i] - K * S[i, i])
-            # where it curves downwards, the least value lies at an end
+            # where it curves downwards, the minimum is at an end
             d = -g1 / g2 if g2 > 0 else (-2.0 if g1 > 0 else 2.0)
             d = min(max(d, -1 - x), 1 - x)
             G[j] += d * H[i]
