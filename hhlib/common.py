@@ -85,16 +85,20 @@ def check_settings(given) -> None:
     """Check each `setting` of a dataclass instance, by its own check or by its type; ValueError in one sentence."""
     types = get_type_hints(type(given))
     for field in dataclasses.fields(given):
-        value, check = getattr(given, field.name), field.metadata.get("check")
-        kinds = tuple(get_origin(kind) or kind for kind in get_args(types[field.name]) or (types[field.name],))
-        if value is None and type(None) in kinds:
-            continue
-        if check:
-            check(field.name, value)
-        elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            words = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
-            wanted = " or ".join(words.get(kind, kind.__name__) for kind in kinds if kind is not type(None))
-            raise ValueError(f"{field.name} is {value!r}, but it must be {wanted}.")
+        check_setting(field, getattr(given, field.name), types[field.name])
+
+
+def check_setting(field: dataclasses.Field, value, kind) -> None:
+    """Check a value for a field of this type, such as ``float | None``."""
+    kinds = tuple(get_origin(kind) or kind for kind in get_args(kind) or (kind,))
+    if value is None and type(None) in kinds:
+        return
+    if check := field.metadata.get("check"):
+        check(field.name, value)
+    elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        words = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}
+        wanted = " or ".join(words.get(kind, kind.__name__) for kind in kinds if kind is not type(None))
+        raise ValueError(f"{field.name} is {value!r}, but it must be {wanted}.")
 
 
 @contextmanager

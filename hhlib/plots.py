@@ -151,6 +151,31 @@ def results(query, hits, distances, right, query_title: str, titles: list[str]) 
     return figure
 
 
+def distances(ax: Axes, distance, similar, bits: int, *, title: str = "") -> None:
+    """Two piles of Hamming distances: of similar and of dissimilar pairs.
+
+    Args:
+        distance: (pairs,) in bits.
+        similar: (pairs,) bool.
+        bits: code length K; a line marks K/2, where unrelated codes are.
+    """
+    bars = dict(bins=np.arange(bits + 2) - 0.5, density=True, alpha=0.6)
+    ax.hist(distance[similar], color=RIGHT, label="similar", **bars)
+    ax.hist(distance[~similar], color=WRONG, label="dissimilar", **bars)
+    ax.axvline(bits / 2, color="#949494", linestyle=":", label="unrelated codes")
+    ax.set(xlabel="Hamming distance (bits)", ylabel="share of pairs", title=title)
+    ax.legend(title="pairs", fontsize=8)
+
+
+def ties(ax: Axes, everything, relevant) -> None:
+    """How many database images a query has at each distance, right and wrong ones, on a logarithmic scale: (K + 1,)."""
+    t = np.arange(len(everything))
+    ax.bar(t - 0.2, relevant, width=0.4, linewidth=0, color=RIGHT, label="right")
+    ax.bar(t + 0.2, everything - relevant, width=0.4, linewidth=0, color=WRONG, label="wrong")
+    ax.set(xlabel="Hamming distance (bits)", ylabel="database images", yscale="log", ylim=(0.7, None))
+    ax.legend()
+
+
 def lines(ax: Axes, x, y, *, label: str | None = None, **style) -> None:
     """A curve, points left out where y is not a number."""
     x, y = np.asarray(x), np.asarray(y, dtype=float)

@@ -47,7 +47,7 @@ def table(root: str | Path = "runs") -> pd.DataFrame:
 
 
 def kept_table() -> pd.DataFrame:
-    """The rows that `table` gave for the runs that come with the kit, in results/families.csv; none without that file."""
+    """The rows of `table` for the runs that come with the kit (results/families.csv); empty without that file."""
     file = resolve("results/families.csv")
     return pd.read_csv(file).fillna({"loss": ""}) if file.is_file() else pd.DataFrame()
 

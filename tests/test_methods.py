@@ -234,7 +234,7 @@ def test_hyperparameters_are_known_by_name():
     with pytest.raises(ValueError, match="quantization .* csq; .* mean 'quantisation'"):
         method("csq", quantization=1.0)
     with pytest.raises(ValueError, match="bits is no hyper-parameter of csq"):
-        losses.check_hyperparameters("csq", ["bits"])
+        losses.check_hyperparameters("csq", {"bits": 3})
 
 
 @pytest.mark.parametrize("name", losses.names())

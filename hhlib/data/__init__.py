@@ -60,6 +60,14 @@ def names() -> list[str]:
     return list(PROTOCOLS)
 
 
+def short_name(dataset):
+    if dataset in PROTOCOLS:
+        return dataset
+    if resolve(dataset).is_dir():
+        return Path(dataset).name
+    check_choice("dataset", dataset, PROTOCOLS)
+
+
 def load(
     name: str,
     *,

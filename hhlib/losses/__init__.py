@@ -10,13 +10,13 @@ Three families: *symmetric* methods learn from pairs and triplets (`symmetric`) 
 keeps between batches is in buffers: `state_dict` resumes it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
-from hhlib.common import check_choice, nearest, setting
+from hhlib.common import check_choice, check_setting, nearest, setting
 from hhlib.losses import centers
 from hhlib.losses.asymmetric import ADMHStyleLoss, ADSHLoss, JLDSHStyleLoss
 from hhlib.losses.central import CSQLoss, GreedyHashLoss, MDSHCLoss, OrthoHashLoss
@@ -25,7 +25,16 @@ from hhlib.losses.symmetric import DCHLoss, DNNHLoss, DPSHLoss, DSHLoss, HashNet
 from hhlib.losses.two_stage import CNNHLoss
 
 __all__ = ["METHODS", "BankMethod", "HybridHashLoss", "Method", "NestedLoss"]
-__all__ += ["balanced_mean", "centers", "check_hyperparameters", "create", "hyperparameters", "method", "names"]
+__all__ += [
+    "balanced_mean",
+    "centers",
+    "check_hyperparameters",
+    "create",
+    "defaults",
+    "hyperparameters",
+    "method",
+    "names",
+]
 __all__ += ["pair_loss", "sign", "similarity"]
 
 #: The class of every method. Those called "style" are reconstructions: the papers' formulas could not be read.
@@ -52,12 +61,19 @@ def hyperparameters(name: str) -> dict[str, Field]:
     return {field.name: field for kind in classes for field in fields(kind) if field.kw_only}
 
 
-def check_hyperparameters(name: str, given: Iterable[str]) -> None:
-    """Raise ValueError if a name is not a hyper-parameter of the method."""
+def defaults(name: str) -> dict[str, object]:
+    """The values that a method's hyper-parameters have unless they are given, as published."""
+    return {name: field.default for name, field in hyperparameters(name).items()}
+
+
+def check_hyperparameters(name: str, given: Mapping[str, object]) -> None:
+    """Raise ValueError if a name is not a hyper-parameter of the method, or its value does not fit."""
     known = hyperparameters(name)
-    for other in [other for other in given if other not in known]:
-        hint = nearest(other, known)
-        raise ValueError(f"{other} is no hyper-parameter of {name}; those are {', '.join(known)}.{hint}")
+    for other, value in given.items():
+        if other not in known:
+            hint = nearest(other, known)
+            raise ValueError(f"{other} is no hyper-parameter of {name}; those are {', '.join(known)}.{hint}")
+        check_setting(known[other], value, known[other].type)
 
 
 def create(name: str, *, bits: int, num_classes: int, train_size: int, **given) -> Method:
@@ -88,7 +104,7 @@ class NestedLoss(Method):
     NeurIPS 2022. The inner losses are those of a symmetric method, with the same hyper-parameters, each for its k bits.
     """
 
-    lengths: Sequence[int] | None = setting(None, "the prefixes, rising, the last one K; None for K/4, K/2, 3K/4, K")
+    lengths: tuple[int, ...] | None = setting(None, "the prefixes, rising, the last one K; None for K/4, K/2, 3K/4, K")
 
     def __init__(self, method: str, bits: int, num_classes: int, train_size: int, *, lengths=None, **hyperparameters):
         check_choice("method", f"{method}_nested", names())

@@ -33,9 +33,9 @@ def names() -> list[str]:
     return list(PRESETS)
 
 
-def create(preset: str, *, bits: int, **overrides) -> HybridHash:
-    """Build a preset: ``create("micro", bits=32, img_size=64)``. `overrides` are arguments of `HybridHash`."""
-    return HybridHash(bits, **{**PRESETS[check_choice("network", preset, PRESETS)], **overrides})
+def create(name: str, *, bits: int, **overrides) -> HybridHash:
+    """Build a network by name: ``create("micro", bits=32, img_size=64)``. `overrides` are arguments of `HybridHash`."""
+    return HybridHash(bits, **{**PRESETS[check_choice("network", name, PRESETS)], **overrides})
 
 
 def check_pretrained(preset: str) -> None:

@@ -46,9 +46,8 @@ def read(text: str = "", **values: Any) -> Settings:
         start = recipe_for(settings.dataset, method=settings.method, network=settings.network, start=start)
     if "epochs" in changes and "small_epochs" not in changes:  # small epochs keep their share
         changes["small_epochs"] = start.small_epochs * check_whole("epochs", changes["epochs"], 1) // start.epochs
-    losses.check_hyperparameters(settings.method, loss)
     kinds = {name: field.type for name, field in losses.hyperparameters(settings.method).items()}
-    loss = {name: typed(f"loss.{name}", value, kinds[name]) for name, value in loss.items()}
+    loss = {name: typed(f"loss.{name}", value, kinds.get(name, str)) for name, value in loss.items()}
     return replace(settings, recipe=replace(start, **changes, loss=start.loss | loss))
 
 
