@@ -86,7 +86,7 @@ def check_packed(name: str, codes, bits: int | None = None) -> np.ndarray:
     bits = check_bits(8 * codes.shape[1] if bits is None else bits)
     if codes.dtype != np.uint8 or codes.shape[1] != -(-bits // 8):
         raise ValueError(f"{name} are {codes.shape} {codes.dtype}, but {bits} bits need (n, {-(-bits // 8)}) uint8.")
-    spare = codes[:, -1] & (0xFF >> (bits % 8 or 8))
+    spare = codes[:, -1] & (0xFF >> (bits % 8 or 8))  # np.packbits fills the last byte up with zeros, at its end
     if spare.any():
         raise ValueError(f"bits is {bits}, but row {spare.argmax()} of the {name} has a bit set beyond that.")
     return codes
