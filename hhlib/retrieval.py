@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hhlib.common import check_choice, check_whole
 from hhlib.data import Part, loader, normalise
-from hhlib.metrics import pack_signs, unpack_bits
+from hhlib.metrics import pack_signs, unpack_signs
 
 
 def pack(z: Tensor | np.ndarray) -> np.ndarray:
@@ -19,7 +19,7 @@ def pack(z: Tensor | np.ndarray) -> np.ndarray:
 
 def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
     """Packed codes (n, ceil(K/8)) uint8 -> (n, K) int8 of -1 and +1."""
-    return unpack_bits(codes, bits).astype(np.int8) * 2 - 1
+    return unpack_signs(codes, bits)
 
 
 @torch.inference_mode()

@@ -6,39 +6,20 @@ Conventions, where code bases of the field differ, and what `evaluate` does unle
 - AP@k divides by the relevant images *found* in the first k (the field's way; 0 where none is found);
 - the field's mAP depends on how a sort happened to order ties; `expected` is its mean over all orders.
 
-Codes and labels come in as NumPy arrays; this room knows nothing of networks.
+Codes and labels are NumPy arrays, lists or torch tensors. Values that would give a silently wrong number are refused.
+Once something has been evaluated, start processes with "spawn", not "fork": numba's threads (OpenMP) do not survive it.
 """
 
 from hhlib.metrics import conventions
-from hhlib.metrics.codes import code_quality
 from hhlib.metrics.curves import hits_at, mean_distances, ndcg, ramap, within_radius
 from hhlib.metrics.evaluation import chance, evaluate, leave_one_out_map
-from hhlib.metrics.packing import hamming, multi_hot, pack_signs, unpack_bits
+from hhlib.metrics.packing import hamming, pack_signs, unpack_signs
 from hhlib.metrics.pairs import Counts, count
 from hhlib.metrics.precision import DENOMINATORS, average_precision, harmonic
-from hhlib.metrics.statistics import by_class, compare, interval
+from hhlib.metrics.statistics import by_class, code_quality, compare, interval
 
 __all__ = [
-    "DENOMINATORS",
-    "Counts",
-    "average_precision",
-    "by_class",
-    "chance",
-    "code_quality",
-    "compare",
-    "conventions",
-    "count",
-    "evaluate",
-    "hamming",
-    "harmonic",
-    "hits_at",
-    "interval",
-    "leave_one_out_map",
-    "mean_distances",
-    "multi_hot",
-    "ndcg",
-    "pack_signs",
-    "ramap",
-    "unpack_bits",
-    "within_radius",
-]
+    "DENOMINATORS", "Counts", "average_precision", "by_class", "chance", "code_quality", "compare", "conventions",
+    "count", "evaluate", "hamming", "harmonic", "hits_at", "interval", "leave_one_out_map", "mean_distances",
+    "ndcg", "pack_signs", "ramap", "unpack_signs", "within_radius",
+]  # fmt: skip

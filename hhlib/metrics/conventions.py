@@ -1,8 +1,7 @@
 """How other code bases score the same list, under their own names: for comparing with published numbers, not for use.
 
-Each function takes dense codes of -1 and +1 (n, K) and multi-hot labels (n, C), goes through queries one by one, and
-sorts, as the original does; `evaluate` gives the same figures where no tie is cut or reordered. Written from the
-conventions, not from the code.
+Each takes codes of -1 and +1 (n, K) and multi-hot labels (n, C), and sorts for one query at a time, as the original
+does; `evaluate` agrees where no tie is cut or reordered. Written from the conventions, not from the code.
 """
 
 import numpy as np
@@ -11,35 +10,36 @@ import numpy as np
 def deephash_pytorch(query_codes, query_labels, database_codes, database_labels, topk: int = -1) -> float:
     """mAP as swuxyj/DeepHash-pytorch and the released HybridHash print it.
 
-    An unstable sort puts ties in whatever order comes out; AP divides by the hits found; a query without hits counts 0.
-    "All" is written topk = -1 and used as a slice end, which drops the image that is ranked last.
+    An unstable sort puts ties in an arbitrary order; AP divides by the hits found; a query without hits counts 0.
+    "All" is written topk = -1 and used as the end of a slice, which drops the image that is ranked last.
     """
-    return _usual(query_codes, query_labels, database_codes, database_labels, slice(0, topk), drop=False)
+    return _usual(query_codes, query_labels, database_codes, database_labels, topk)
 
 
 def hashnet(query_codes, query_labels, database_codes, database_labels, topk: int) -> float:
     """mAP@R as thuml/HashNet (PyTorch) prints it: the same, but queries without hits are left out of the mean."""
-    return _usual(query_codes, query_labels, database_codes, database_labels, slice(0, topk), drop=True)
+    return _usual(query_codes, query_labels, database_codes, database_labels, topk, drop=True)
 
 
 def pytorch_metric_learning(query_codes, query_labels, database_codes, database_labels, topk: int) -> float:
     """mAP@k as pytorch-metric-learning defines it: AP divides by all relevant images; queries without any drop out."""
-    return _usual(query_codes, query_labels, database_codes, database_labels, slice(0, topk), drop=True, by="all")
+    return _usual(query_codes, query_labels, database_codes, database_labels, topk, drop=True, by="all")
 
 
 def open_metric_learning(query_codes, query_labels, database_codes, database_labels, topk: int) -> float:
     """mAP@k as open-metric-learning defines it: AP divides by min(k, all relevant)."""
-    return _usual(
-        query_codes, query_labels, database_codes, database_labels, slice(0, topk), drop=False, by="reachable"
-    )
+    return _usual(query_codes, query_labels, database_codes, database_labels, topk, by="reachable")
 
 
-def _usual(query_codes, query_labels, database_codes, database_labels, cut: slice, *, drop: bool, by="found") -> float:
+def _usual(query_codes, query_labels, database_codes, database_labels, topk: int, drop=False, by="found") -> float:
+    q, c, d, e = (np.asarray(part, float) for part in (query_codes, query_labels, database_codes, database_labels))
+    if len(q) != len(c) or len(d) != len(e):
+        raise ValueError(f"there are {len(q)} and {len(d)} codes but {len(c)} and {len(e)} rows of labels.")
     scores = []
-    for code, label in zip(np.asarray(query_codes, float), np.asarray(query_labels, float), strict=True):
-        relevant = np.asarray(database_labels, float) @ label > 0  # (n,)
-        distance = 0.5 * (len(code) - np.asarray(database_codes, float) @ code)
-        ranked = relevant[np.argsort(distance)][cut]
+    for code, label in zip(q, c, strict=True):
+        relevant = e @ label > 0  # (n,)
+        distance = 0.5 * (len(code) - d @ code)
+        ranked = relevant[np.argsort(distance)][:topk]
         ranks = np.flatnonzero(ranked) + 1.0
         total = {"found": len(ranks), "all": relevant.sum(), "reachable": min(len(ranked), relevant.sum())}[by]
         if total:

@@ -3,16 +3,15 @@
 import numpy as np
 from scipy.special import comb
 
-from hhlib.metrics.precision import divide
+from hhlib.metrics.precision import check_histograms, divide
 
 
 def hits_at(n_t: np.ndarray, r_t: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Expected number of relevant images among the first k, for each k in `ranks`: -> (Q, len(ranks)).
 
-    Whole groups count fully, the group that the cut divides in proportion.
+    Whole groups count fully, and the group that the cut divides counts in proportion.
     """
-    N = np.concatenate([np.zeros((len(n_t), 1)), np.cumsum(n_t, axis=1)], axis=1)  # (Q, K + 2)
-    R = np.concatenate([np.zeros((len(n_t), 1)), np.cumsum(r_t, axis=1)], axis=1)
+    N, R = (np.pad(np.cumsum(part, axis=1), ((0, 0), (1, 0))) for part in check_histograms(n_t, r_t))  # (Q, K + 2)
     return np.stack([np.interp(ranks, n, r) for n, r in zip(N, R, strict=True)])
 
 
@@ -23,13 +22,14 @@ def at_ranks(n_t: np.ndarray, r_t: np.ndarray, ranks: np.ndarray) -> dict[str, n
 
 
 def within_radius(n_t: np.ndarray, r_t: np.ndarray) -> dict[str, np.ndarray]:
-    """Hash lookup: everything within each radius 0..K, without ranking.
+    """Hash lookup: everything within each ``radius`` 0..K, without ranking.
 
     Returns:
-        ``precision`` (mean over queries; a query with nothing in its ball scores 0), ``precision_nonempty`` (those left
-        out), ``recall``, ``empty`` (queries with nothing in their ball), ``images`` (mean images in the ball), and
-        ``pooled_precision``, ``pooled_recall``: all pairs of all queries in one pot, the other curve that papers draw.
+        ``precision`` (mean over queries; a query with nothing in its ball scores 0), ``precision_nonempty`` (without
+        those), ``recall``, ``empty`` (queries with nothing in their ball), ``images`` (mean images in the ball), and
+        ``pooled_precision``, ``pooled_recall``: over the pairs of all queries, the other curve that papers draw.
     """
+    n_t, r_t = check_histograms(n_t, r_t)
     images, hits = np.cumsum(n_t, axis=1), np.cumsum(r_t, axis=1)  # (Q, K + 1)
     precision, empty = divide(hits, images), (images == 0).sum(axis=0)
     return {
@@ -48,22 +48,20 @@ def ndcg(n_t: np.ndarray, gain_t: np.ndarray, ideal: np.ndarray, gains: np.ndarr
     """Expected nDCG@k of each query over all tie orders: (Q,), 0 where no image has a gain.
 
     DCG = sum over ranks j <= k of gain(j) / log2(j + 1). In expectation each image of a group has the group's mean
-    gain, and the cut only shortens the group, so no order is needed. (Jarvelin & Kekalainen, TOIS 2002; ties: McSherry
-    & Najork, ECIR 2008.)
+    gain, so no order is needed. (Jarvelin & Kekalainen, TOIS 2002; ties: McSherry & Najork, ECIR 2008.)
 
     Args:
-        n_t: (Q, K + 1) images at each distance.
-        gain_t: (Q, K + 1) their gains, summed.
+        n_t, gain_t: (Q, K + 1) images at each distance, and the sum of their gains.
         ideal: (Q, G + 1) images by shared labels, 0 to G.
-        gains: (G + 1,) what each number of shared labels is worth, rising.
+        gains: (G + 1,) what each number of shared labels is worth, increasing.
         topk: cut-off k.
     """
     discount = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, topk + 2)))])  # (k + 1,), of the first j ranks
 
     def discounted(counts, worth):
-        end = np.minimum(np.cumsum(counts, axis=1), topk)
-        begin = np.minimum(np.cumsum(counts, axis=1) - counts, topk)
-        return ((discount[end] - discount[begin]) * worth).sum(axis=1)
+        end = np.cumsum(counts, axis=1)
+        begin = np.minimum(end - counts, topk)
+        return ((discount[np.minimum(end, topk)] - discount[begin]) * worth).sum(axis=1)
 
     best = discounted(ideal[:, ::-1], np.broadcast_to(gains[::-1], ideal.shape))  # the largest gains first
     return divide(discounted(n_t, divide(gain_t, n_t)), best)
@@ -72,18 +70,19 @@ def ndcg(n_t: np.ndarray, gain_t: np.ndarray, ideal: np.ndarray, gains: np.ndarr
 def ramap(n_t: np.ndarray, r_t: np.ndarray, *, cost: bool = False) -> np.ndarray:
     """Radius-aware average precision of each query: (Q,), the mean over radii 0..K of the precision within the radius.
 
-    It depends on absolute distances and knows no ties. With `cost`, each precision is divided by the buckets that a
-    lookup of this radius opens, sum over s <= r of C(K, s). (Jiang, Li & Li, "On the Evaluation Metric for Hashing",
+    It depends on absolute distances, so ties do not matter. With `cost`, each precision is divided by the buckets that
+    a lookup of this radius opens, sum over s <= r of C(K, s). (Jiang, Li & Li, "On the Evaluation Metric for Hashing",
     2019, arXiv 1905.10951; the formula comes from descriptions and a re-implementation, not from the authors' code.)
     """
-    precision = divide(np.cumsum(r_t, axis=1), np.cumsum(n_t, axis=1))  # (Q, K + 1)
-    K = n_t.shape[1] - 1
+    n_t, r_t = check_histograms(n_t, r_t)
+    precision, K = divide(np.cumsum(r_t, axis=1), np.cumsum(n_t, axis=1)), n_t.shape[1] - 1  # (Q, K + 1)
     buckets = np.cumsum(comb(K, np.arange(K + 1))) if cost else 1.0
     return (precision / buckets).mean(axis=1)
 
 
 def mean_distances(n_t: np.ndarray, r_t: np.ndarray) -> dict[str, float]:
-    """Mean distance in bits of ``similar`` and of ``dissimilar`` pairs (not a number where there are none)."""
+    """Mean distance in bits of ``similar`` and of ``dissimilar`` pairs (NaN where there are none)."""
+    n_t, r_t = check_histograms(n_t, r_t)
     t = np.arange(n_t.shape[1])
     with np.errstate(invalid="ignore"):
         return {name: float((c * t).sum() / c.sum()) for name, c in (("similar", r_t), ("dissimilar", n_t - r_t))}

@@ -1,12 +1,14 @@
-"""The compiled loops behind `pairs`: all cores (numba), a query at a time, no (queries x database) matrix.
+"""The compiled loops behind `pairs`: all cores (numba), one query at a time, no (queries x database) matrix.
 
-They are one file, because numba notices a change in a function's own file only and would go on with what it kept.
+The database is stored word by word, (words, n), and read in blocks: loops over neighbours in memory, on plain rows, are
+what the compiler turns into vector instructions. They share this file because numba recompiles a cached function only
+when the function's own file changes.
 """
 
 import numpy as np
 from numba import njit, prange
 
-BLOCK = 2048  #: database images at a time in the compiled loops: their distances stay in the nearest cache
+BLOCK = 2048  #: database images at a time: their distances stay in the nearest cache
 
 
 @njit(inline="always")
@@ -18,16 +20,13 @@ def _ones(x):
     return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
-# The database lies word by word, (words, n), so that these loops run over neighbours in memory. Each is a function of
-# its own on plain rows: that is what the compiler turns into vector instructions. They fill a block for one query.
-
-
 @njit
 def _distances(code, database, first, n, out):
-    """out[:n] = Hamming distances of the images from `first` on."""
-    _differences(code[0], database[0][first : first + n], out[:n], False)
-    for word in range(1, len(code)):
-        _differences(code[word], database[word][first : first + n], out[:n], True)
+    """out[:n] = Hamming distances of the n images from `first` on."""
+    for word in range(len(code)):
+        mine, theirs = code[word], database[word][first : first + n]
+        for j in range(n):
+            out[j] = _ones(mine ^ theirs[j]) + (out[j] if word else np.uint64(0))
 
 
 @njit
@@ -35,37 +34,10 @@ def _shared_labels(labels, database, first, n, out):
     """out[:n] = how many labels each image shares."""
     out[:n] = 0
     for word in range(len(labels)):
-        if labels[word]:
-            _common(labels[word], database[word][first : first + n], out[:n])
-
-
-@njit
-def _differences(mine, theirs, out, add):
-    if add:
-        for j in range(len(theirs)):
-            out[j] += _ones(mine ^ theirs[j])
-    else:
-        for j in range(len(theirs)):
-            out[j] = _ones(mine ^ theirs[j])
-
-
-@njit
-def _common(mine, theirs, out):
-    for j in range(len(theirs)):
-        out[j] += _ones(mine & theirs[j])
-
-
-@njit
-def _tally(distance, one, two, three, four):
-    """Count distances, in four tables: the same counter twice in a row would have to wait for its own last addition."""
-    n = len(distance)
-    for j in range(0, n - 3, 4):
-        one[distance[j]] += 1
-        two[distance[j + 1]] += 1
-        three[distance[j + 2]] += 1
-        four[distance[j + 3]] += 1
-    for j in range(n - n % 4, n):
-        one[distance[j]] += 1
+        mine, theirs = labels[word], database[word][first : first + n]
+        if mine:
+            for j in range(n):
+                out[j] += _ones(mine & theirs[j])
 
 
 @njit
@@ -75,16 +47,16 @@ def _histogram(code, database, start, stop, out):
     for first in range(start, stop, BLOCK):
         n = min(BLOCK, stop - first)
         _distances(code, database, first, n, distance)
-        _tally(distance[:n], tables[0], tables[1], tables[2], tables[3])
+        for j in range(n):
+            tables[j & 3, distance[j]] += 1  # in turn: the same counter twice in a row waits for its last addition
     out += tables.sum(axis=0)
 
 
 @njit(parallel=True, cache=True)
 def count(q, mine, d, starts, bits):
-    """-> (2, Q, K + 1) int64: all images at each distance, and the relevant ones.
+    """-> (2, Q, K + 1) int64: all images at each distance, and the relevant ones. No labels are compared.
 
-    The database is sorted by class, so nobody looks at labels: class c starts at starts[c], and mine (Q, C) says which
-    classes a query has.
+    The database is sorted by class: class c starts at starts[c]; mine (Q, C) says which classes a query has.
     """
     counts = np.zeros((2, len(q), bits + 1), np.int64)
     for i in prange(len(q)):
@@ -110,47 +82,20 @@ def count_gains(q, q_labels, d, d_labels, bits, most):
     return counts
 
 
-# --- the list with ties in database order --------------------------------------------------------------------------
-
-
-@njit
-def _ranks(distance, ranks, out):
-    """out = rank of each image: one more than the images before it; ranks[t] counts on."""
-    for j in range(len(distance)):
-        out[j] = ranks[distance[j]] = ranks[distance[j]] + 1
-
-
-@njit
-def _near(distance, last, flags):
-    for j in range(len(distance)):
-        flags[j] = distance[j] <= last
-
-
 @njit
 def _relevant(labels, database, first, n, flags):
+    """flags[:n] = 1 where an image shares a label."""
     flags[:n] = 0
     for word in range(len(labels)):
-        if labels[word]:
-            _any_common(labels[word], database[word][first : first + n], flags[:n])
-
-
-@njit
-def _any_common(mine, theirs, flags):
-    for j in range(len(theirs)):
-        flags[j] |= (mine & theirs[j]) != 0
-
-
-@njit
-def _shares(labels, database, j):
-    common = np.uint64(0)
-    for word in range(len(labels)):
-        common |= labels[word] & database[word, j]
-    return common != 0
+        mine, theirs = labels[word], database[word][first : first + n]
+        if mine:
+            for j in range(n):
+                flags[j] |= (mine & theirs[j]) != 0
 
 
 @njit
 def _places(flags, out):
-    """out = where flags are 1; -> how many. Without a branch: each place is written, and kept if its flag is 1."""
+    """out = where flags are 1; -> how many. Without a branch: each place is written, but kept only if its flag is 1."""
     n = 0
     for j in range(len(flags)):
         out[n] = j
@@ -160,7 +105,7 @@ def _places(flags, out):
 
 @njit
 def _few_places(flags, out):
-    """The same where few flags are 1: eight are looked at at once."""
+    """The same where few flags are 1: eight are tested at once."""
     n, eights = 0, flags.view(np.uint64)
     for eight in range(len(eights)):
         if eights[eight]:
@@ -170,24 +115,12 @@ def _few_places(flags, out):
     return n
 
 
-@njit(error_model="numpy")
-def _sum_precisions(places, distance, rank, hits, topk):
-    """-> sum of precisions at the relevant images (at `places`) among the first k, and how many; hits[t] counts on."""
-    total, found = 0.0, 0
-    for j in places:
-        if rank[j] <= topk:
-            hits[distance[j]] += 1
-            found += 1
-            total += hits[distance[j]] / np.float64(rank[j])
-    return total, found
-
-
-@njit(parallel=True, cache=True)
+@njit(parallel=True, cache=True, error_model="numpy")
 def sum_in_order(q, q_labels, d, d_labels, n_t, r_t, topk):
-    """Walk the list that a stable sort gives, without sorting.
+    """Walk the list that a stable sort gives, without sorting -> sum of precisions, hits, among the first k: (Q,) each.
 
-    An image's rank is where its group starts, plus how many of its group came before it in the database; the hits up to
-    it likewise. -> sum of precisions, hits, among the first k: (Q,) each.
+    An image's rank is where its group starts, plus how many of its group come before it in the database; the hits up to
+    it likewise.
     """
     sums, found = np.zeros(len(q)), np.zeros(len(q), np.int64)
     for i in prange(len(q)):
@@ -200,16 +133,21 @@ def sum_in_order(q, q_labels, d, d_labels, n_t, r_t, topk):
             _distances(q[i], d, first, n, distance)
             if topk == d.shape[1]:
                 _relevant(q_labels[i], d_labels, first, n, flags)
-            else:  # go on with the few that are near enough
-                _near(distance[:n], last, flags[:n])
+            else:  # keep only the few that are near enough
+                flags[:n] = distance[:n] <= last
                 flags[n:] = 0
                 n = _few_places(flags, places)
                 for j in range(n):
-                    distance[j] = distance[places[j]]
-                    flags[j] = _shares(q_labels[i], d_labels, first + places[j])
-            _ranks(distance[:n], ranks, rank)
-            n = _places(flags[:n], places)
-            total, count = _sum_precisions(places[:n], distance, rank, hits, topk)
-            sums[i] += total
-            found[i] += count
+                    distance[j], flags[j] = distance[places[j]], 0
+                    for word in range(len(d_labels)):
+                        flags[j] |= (q_labels[i, word] & d_labels[word, first + places[j]]) != 0
+            for j in range(n):
+                rank[j] = ranks[distance[j]] = ranks[distance[j]] + 1
+            precisions = 0.0
+            for j in places[: _places(flags[:n], places)]:
+                if rank[j] <= topk:
+                    hits[distance[j]] += 1
+                    found[i] += 1
+                    precisions += hits[distance[j]] / rank[j]
+            sums[i] += precisions
     return sums, found
