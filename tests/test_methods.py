@@ -218,6 +218,8 @@ def test_what_is_known_of_a_method_holds_for_its_nested_variant_too():
     assert losses.method("mdshc").momentum == 0.9
     with pytest.raises(ValueError, match="method is 'csq_nested'.* hybridhash_nested"):
         losses.method("csq_nested")
+    with pytest.raises(ValueError, match="class attribute is 'nob'.* mean 'knob'"):
+        type("Mine", (losses.Method,), {}, nob="alpha")
 
 
 def defaults(name):
