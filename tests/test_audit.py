@@ -3,7 +3,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 import torch
 
 from hhlib import data
@@ -30,7 +29,7 @@ def test_the_numbers_of_a_split_counted_by_hand():
     assert facts["same_image"] == {"query/train": 0, "query/database": 0, "train/database": 2}
     assert facts["unanswered"] == 0
     assert facts["problems"] == ["1 of 4 database images have no label: they are wrong for every query"]
-    assert facts["notes"] == ["2 training images stand in the database (50.0% of it): scores reward memory"]
+    assert facts["notes"] == ["2 training images are in the database (50.0% of it): scores reward memory"]
     assert facts["verdict"] == ("made: 2 / 2 / 4 (query / train / database), no protocol to compare with: 1 thing off.")
 
 
@@ -42,9 +41,9 @@ def test_copies_and_queries_in_other_sets_are_off():
     assert facts["same_image"] == {"query/train": 1, "query/database": 0, "train/database": 0}
     assert facts["same_content"] == {"query/train": 0, "query/database": 1, "train/database": 0}
     assert facts["problems"] == [
-        "1 of 2 queries also stand in the train set: the network was told their labels",
+        "1 of 2 queries are in the train set too: the network was told their labels",
         "1 queries have an exact copy under another name in the database set",
-        "2 of 2 queries have nothing right in the database, and score 0",
+        "2 of 2 queries have no right answer in the database and score 0",
     ]
     assert facts["verdict"].endswith("3 things off.")
     assert facts["notes"][0] == "1 classes that queries show are never trained (0)"
@@ -101,14 +100,14 @@ def test_lists_are_named_by_their_content():
     assert data.audit(relabelled[0])["lists"]["query"] != data.audit(relabelled[1])["lists"]["query"]
 
 
-@pytest.mark.parametrize("hash_seed", ["0", "1"])
-def test_the_same_seed_gives_the_same_split_in_another_process(hash_seed):
+def test_the_same_seed_gives_the_same_split_in_another_process():
+    """There, Python's hashes and torch's random numbers are others."""
     code = (
-        f"from hhlib import data; import torch; torch.manual_seed({hash_seed}); "
+        "from hhlib import data; import torch; torch.manual_seed(1); "
         "print(*(data.load(name, seed=7).fingerprint() for name in ('digits', 'shapes')))"
     )
     there = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": hash_seed}, capture_output=True, text=True
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": "1"}, capture_output=True, text=True
     )
     assert there.stdout.split() == [data.load(name, seed=7).fingerprint() for name in ("digits", "shapes")], (
         there.stderr

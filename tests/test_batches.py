@@ -63,7 +63,7 @@ def test_looking_at_images_draws_no_random_number(pool):
 
 def test_a_broken_picture_is_named_by_a_worker_too(pool):
     pool.images.file(3).write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"a/06.png: .*06.png is no picture, or is damaged"):
+    with pytest.raises(ValueError, match=r"a/06.png: .*06.png"):
         list(data.loader(everything(pool), batch_size=8, workers=1))
 
 
@@ -132,12 +132,12 @@ def test_cache_goes_on_where_it_was_stopped(pool, tmp_path, monkeypatch):
 
 def test_cache_of_other_pictures_is_refused(pool, tmp_path):
     data.cached(pool, tmp_path / "cache")
-    with pytest.raises(ValueError, match="cache is a cache of other pictures, or at another size; delete it or name"):
+    with pytest.raises(ValueError, match=f"{tmp_path}/cache is a cache of other pictures"):
         data.cached(data.folder_pool(pool.images.root, size=5), tmp_path / "cache")
-    with pytest.raises(TypeError, match="in memory already: there is nothing to cache"):
+    with pytest.raises(TypeError, match="in memory already"):
         data.cached(data.load("digits").query.pool, tmp_path / "other")
     pool.images.file(3).unlink()
-    with pytest.raises(FileNotFoundError, match=r"a/06.png: there is no file"):
+    with pytest.raises(FileNotFoundError, match=r"a/06.png: there is no file .*/pictures/a/06.png"):
         data.cached(pool, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -178,7 +178,7 @@ def test_a_cache_that_lost_something_is_made_whole_again(pool, tmp_path, harm):
 def test_a_changed_byte_is_found_on_request(pool, tmp_path):
     data.cached(pool, tmp_path / "cache")
     damage(tmp_path / "cache/images.npy")
-    with pytest.raises(ValueError, match="cache: picture 29 is not what was written; delete the folder"):
+    with pytest.raises(ValueError, match="cache: picture 29"):
         data.cached(pool, tmp_path / "cache", check=True)
 
 

@@ -99,7 +99,7 @@ def test_two_archives_may_fill_one_folder(server, tmp_path):
 def test_a_download_goes_on_where_it_stopped(server, tmp_path, whole_only):
     wanted = archive(server, "big.bin", CONTENT, [])
     server.most, server.whole_only = 3_000_000, whole_only
-    with pytest.raises(ConnectionError, match=r"big.bin could not be fetched .* call again to go on"):
+    with pytest.raises(ConnectionError, match=r"big.bin .*3,000,000 of 10,240,000 bytes"):
         download.download(wanted, tmp_path / "big.bin")
     assert [path.name for path in tmp_path.iterdir()] == ["big.bin.part"]
     server.most = None
@@ -123,7 +123,7 @@ def test_a_part_that_is_longer_than_the_file_is_fetched_anew(server, tmp_path):
 
 def test_what_is_no_archive_is_removed_so_that_the_next_call_can_succeed(server, tmp_path):
     page = replace(archive(server, "a.zip", b"<html>log in first</html>", ["x"]), md5=None)
-    with pytest.raises(ValueError, match=r"cannot be unpacked .* It came from http.*a.zip and was removed; call again"):
+    with pytest.raises(ValueError, match=r"a.zip cannot be unpacked .* http.*a.zip and was removed"):
         download.fetch(page, tmp_path)
     assert list(tmp_path.iterdir()) == []
     server.files["/a.zip"] = zipped(x="1")
@@ -144,7 +144,7 @@ def test_an_archive_put_there_by_hand_is_checked_and_a_draft_of_a_killed_process
 
 def test_wrong_bytes_are_refused_and_removed(server, tmp_path):
     wanted = replace(archive(server, "a.zip", zipped(x="1"), ["x"]), md5="0" * 32)
-    with pytest.raises(ValueError, match="a.zip has the MD5 [0-9a-f]{32}, but it must be 0{32}; the file was removed"):
+    with pytest.raises(ValueError, match="a.zip has the MD5 [0-9a-f]{32}, .* 0{32}"):
         download.fetch(wanted, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -202,12 +202,10 @@ def official(server, monkeypatch):
 @pytest.mark.filterwarnings("ignore:.*differ from the official CIFAR-10")
 @pytest.mark.usefixtures("official")
 def test_cifar10_is_fetched_on_request_only(tmp_path):
-    with pytest.raises(FileNotFoundError, match="unpack http.* in .*, or load with download=True"):
+    with pytest.raises(FileNotFoundError, match="unpack http.*download=True"):
         data.load("cifar10", root=tmp_path)
-    with pytest.raises(
-        ValueError, match="cifar10 needs 100 query and 500 training images a class, but a class has 12 and 0"
-    ):
-        data.prepare("cifar10", root=tmp_path)  # 120 images are too few, but they are there and read
+    with pytest.raises(ValueError, match="cifar10 needs 100 query and 500 .* 12 and 0"):
+        data.load("cifar10", root=tmp_path, download=True)  # 120 images are too few, but they are there and read
     assert [path.name for path in tmp_path.iterdir()] == [cifar.FOLDER]
     assert len(sources.cifar10(tmp_path).images) == 120
 

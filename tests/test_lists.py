@@ -67,23 +67,23 @@ def test_what_is_written_is_read(tmp_path_factory, paths, data_, width, suffix):
     [
         ("", "train.txt lists no image"),
         ("\n \n", "train.txt lists no image"),
-        ("a.jpg 1 0\nb.jpg 1 0 0\n", "train.txt line 2: there are 3 labels, but 2 are expected"),
-        ("a.jpg 1 0\nb.jpg 1\n", "train.txt line 2: there are 1 labels, but 2 are expected"),
-        ("a.jpg 1 0\n\nb.jpg 1 2\n", "train.txt line 3: a label is '2', but it must be 0 or 1"),
-        ("a.jpg 1 0\nb.jpg -1 1\n", "train.txt line 2: a label is '-1', but it must be 0 or 1"),
+        ("a.jpg 1 0\nb.jpg 1 0 0\n", "train.txt line 2: there are 3 labels, but 2 are"),
+        ("a.jpg 1 0\nb.jpg 1\n", "train.txt line 2: there are 1 labels, but 2 are"),
+        ("a.jpg 1 0\n\nb.jpg 1 2\n", "train.txt line 3: a label is '2'"),
+        ("a.jpg 1 0\nb.jpg -1 1\n", "train.txt line 2: a label is '-1'"),
         ("a.jpg 1 0\nb.jpg 0.5 1\n", "train.txt line 2: a label is '0.5'"),
         ("a.jpg 1 0\nb.jpg 10 1\n", "train.txt line 2: a label is '10'"),
         ("a.jpg 1 0\nb.jpg\n", "train.txt line 2: there is no label after the path"),
         ("a.jpg\n", "train.txt line 1: there is no label after the path"),
-        ("a.jpg 1 0\n0 1\n", "train.txt line 2: there are 1 labels, but 2 are expected"),
-        ("a.jpg 1 0\nb.jpg 0 1\n./a.jpg 1 0\n", "train.txt line 3: 'a.jpg' stands on line 1 already"),
-        ("../a.jpg 1 0\n", "train.txt line 1: the path '../a.jpg' leaves the images' root folder"),
-        ("x/../../a.jpg 1 0\n", "leaves the images' root folder"),
-        ("/etc/a.jpg 1 0\n", "leaves the images' root folder"),
-        ("C:\\a.jpg 1 0\n", "leaves the images' root folder"),
-        (b"a\xff.jpg 1 0\n", "train.txt line 1: the path b'a.xff.jpg' is not UTF-8 text"),
-        (gzip.compress(b"a.jpg 1 0\n" * 50)[:30], "train.txt is a gzip file that is damaged or cut short"),
-        (gzip.compress(b"a.jpg 1 0\n")[:-6] + b"xxxxxx", "train.txt is a gzip file that is damaged"),
+        ("a.jpg 1 0\n0 1\n", "train.txt line 2: there are 1 labels, but 2 are"),
+        ("a.jpg 1 0\nb.jpg 0 1\n./a.jpg 1 0\n", "train.txt line 3: 'a.jpg' is on line 1"),
+        ("../a.jpg 1 0\n", "train.txt line 1: the path '../a.jpg' leaves"),
+        ("x/../../a.jpg 1 0\n", "line 1: the path '.*a.jpg' leaves"),
+        ("/etc/a.jpg 1 0\n", "line 1: the path '.*a.jpg' leaves"),
+        ("C:\\a.jpg 1 0\n", "line 1: the path '.*a.jpg' leaves"),
+        (b"a\xff.jpg 1 0\n", "train.txt line 1: the path b'a.xff.jpg' is not UTF-8"),
+        (gzip.compress(b"a.jpg 1 0\n" * 50)[:30], "train.txt is a gzip file"),
+        (gzip.compress(b"a.jpg 1 0\n")[:-6] + b"xxxxxx", "train.txt is a gzip file"),
     ],
 )
 def test_a_broken_list_is_refused_with_file_and_line(text, message, tmp_path):
@@ -134,7 +134,7 @@ def test_lists_that_contradict_each_other_are_refused_and_can_still_be_audited(p
     lists = tmp_path / "lists"
     read = lambda **how: data.read_lists(lists, root=pictures, size=4, **how)  # noqa: E731
     write(lists, "a b/2.png 1 0\na b/1.png 0 1\n", "test.txt")
-    with pytest.raises(ValueError, match="1 of the 2 query images of lists also stand in its train set .first: a b/2"):
+    with pytest.raises(ValueError, match="1 of the 2 query images of lists .* train .*a b/2.png"):
         read()
     Image.open(pictures / "a b/1.png").save(pictures / "a b/3.png")  # another name for what query 1 shows
     facts = data.audit(read(check=False), content=True)
@@ -145,10 +145,10 @@ def test_lists_that_contradict_each_other_are_refused_and_can_still_be_audited(p
     with pytest.raises(ValueError, match=r"train.txt line 1: 'a b/2.png' has other labels elsewhere"):
         read()
     write(lists, "a b/0.png 1 0 0\n", "test.txt")
-    with pytest.raises(ValueError, match=r"test.txt has 3 labels a line, but train.txt has 2"):
+    with pytest.raises(ValueError, match=r"test.txt has 3 labels .* train.txt has 2"):
         read()
     (lists / "test.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"test.txt is not there .nor test.txt.gz."):
+    with pytest.raises(FileNotFoundError, match=r"test.txt is missing .and test.txt.gz"):
         read()
 
 
@@ -158,10 +158,10 @@ def test_a_missing_or_broken_picture_is_named_with_file_and_line(pictures, tmp_p
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(whole, "JPEG")
     for raw in (whole.getvalue()[:-200], b"no picture", b""):
         (pictures / "a b/3.png").write_bytes(raw)
-        with pytest.raises(ValueError, match=r"train.txt line 2: .*3.png is no picture, or is damaged or cut short"):
+        with pytest.raises(ValueError, match=r"train.txt line 2: .*3.png"):
             split.train.batch([0, 1])
     (pictures / "a b/3.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"train.txt line 2: there is no file .*3.png"):
+    with pytest.raises(FileNotFoundError, match=rf"train.txt line 2: .*{pictures}/a b/3.png"):
         split.train.batch([1])
 
 
@@ -182,10 +182,10 @@ def test_byte_order_marks_blank_last_lines_and_class_numbers(tmp_path):
     split = data.read_lists(lists)
     assert split.classes == ["cat", "dog"]
     assert split.train.pool.path(split.train.rows[0]) == "train.jpg"
-    with pytest.raises(ValueError, match="train.txt has one number a line, but a label is a 0 or 1 for each class"):
+    with pytest.raises(ValueError, match="train.txt has one number per line"):
         data.read_list(write(tmp_path, "a.jpg 0\nb.jpg 1\n"))
     write(lists, b"caf\xe9\ndog\n", "classes.txt")
-    with pytest.raises(ValueError, match="classes.txt is not UTF-8 text"):
+    with pytest.raises(ValueError, match="classes.txt is not UTF-8"):
         data.read_lists(lists)
 
 
@@ -196,12 +196,12 @@ def test_two_lines_for_one_image_are_refused_whatever_they_call_it(tmp_path):
     write(lists, "y.jpg 0 1\n", "test.txt")
     write(lists, "x.jpg 1 0\n", "train.txt")
     write(lists, "m/x.jpg 1 0\nn/x.jpg 1 0\n", "database.txt")
-    with pytest.raises(ValueError, match="database.txt line 2: 'z/x.jpg' stands on line 1 already"):
+    with pytest.raises(ValueError, match="database.txt line 2: 'z/x.jpg' is on line 1"):
         data.read_lists(lists, pool=pool)
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "/x.jpg", " x.jpg", "x\ny.jpg", "a//x.jpg", "a\\x.jpg"])
 def test_paths_that_would_not_come_back_are_not_written(tmp_path, name):
-    with pytest.raises(ValueError, match="leaves the images' root folder|would not be read back as it is written"):
+    with pytest.raises(ValueError, match="train.txt: the path .* (leaves|would not be read back)"):
         data.write_list(tmp_path / "train.txt", [name], np.array([[1, 0]]))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,6 @@
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,14 +103,14 @@ def test_own_pictures_train_and_search_end_to_end(animals, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(query=0, train=5), "query is 0, but it must be a number from 1 to 69, or a share like 0.1"),
+        (dict(query=0, train=5), "query is 0, .* from 1 to 69"),
         (dict(query=1.5, train=5), "query is 1.5"),
         (dict(query=True, train=5), "query is True"),
         (dict(query="10", train=5), "query is '10'"),
-        (dict(query=5, train=5, seed=-1), "seed is -1, but it must be a whole number of at least 0"),
+        (dict(query=5, train=5, seed=-1), "seed is -1"),
         (dict(query=5, train=-1), "train is -1"),
         (dict(query=0.001, train=5), "query is 0.001 of 70, which is none"),
-        (dict(query=35, train=35), "query and train take 35 . 35 of 70 pictures, but the database needs some"),
+        (dict(query=35, train=35), "query and train take 35 . 35 of 70"),
     ],
 )
 def test_bad_numbers_are_refused(animals, arguments, message):
@@ -120,7 +122,7 @@ def test_bad_classes_are_refused(animals):
     pool = data.folder_pool(animals)
     for unseen, message in [
         (["fox"], "unseen names 'fox', but the classes are cat, dog, emu"),
-        (["cat", "dog", "emu"], "unseen names 3 of 3 classes, but some must be on each side"),
+        (["cat", "dog", "emu"], "unseen names 3 of 3 classes"),
         ([], "unseen names 0 of 3 classes"),
         ("fox", "unseen names 'fox'"),
     ]:
@@ -131,31 +133,31 @@ def test_bad_classes_are_refused(animals):
 def test_bad_folders_are_refused(tmp_path):
     lonely = tmp_path / "one"
     (lonely / "deep").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match=f"there is no folder {tmp_path}/nowhere"):
         data.folder_pool(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"shows 0 classes .no pictures., but needs two"):
+    with pytest.raises(ValueError, match=r"shows 0 classes .no pictures."):
         data.folder_pool(tmp_path)
     Image.new("L", (4, 4)).save(lonely / "deep" / "1.png")
-    with pytest.raises(ValueError, match=r"shows 1 classes .deep., but needs two"):
+    with pytest.raises(ValueError, match=r"shows 1 classes .deep."):
         data.folder_pool(lonely)
     Image.new("L", (4, 4)).save(tmp_path / "loose.png")
-    with pytest.raises(ValueError, match="loose.png lies in .* itself, but each picture must lie in the folder of its"):
+    with pytest.raises(ValueError, match=f"loose.png is in {tmp_path} itself"):
         data.folder_pool(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("file,labels\n0.png,sun\n", ValueError, r"table.csv has the columns .*, but it needs path and labels"),
+        ("file,labels\n0.png,sun\n", ValueError, r"table.csv has the columns .*file.*labels"),
         ("", ValueError, "table.csv has the columns None"),
         ("path,labels\n0.png,sun\n,sea\n", ValueError, "table.csv line 3: no path"),
-        ("path,labels\n0.png,sun\n0.png,sea\n", ValueError, "table.csv line 3: 0.png stands on line 2 already"),
+        ("path,labels\n0.png,sun\n0.png,sea\n", ValueError, "table.csv line 3: 0.png is on line 2"),
         ("path,labels\n0.png,sun\n99.png,sea\n", FileNotFoundError, "table.csv line 3: there is no file .*99.png"),
-        ("path,labels\n0.png,sun\n./0.png,sea\n", ValueError, "table.csv line 3: 0.png stands on line 2 already"),
-        ("path,labels\n0.png,sun\n../1.png,sea\n", ValueError, "table.csv line 3: the path '../1.png' leaves the im"),
-        ("path,labels\n0.png,sun,sea\n", ValueError, "table.csv line 2: more fields than the head names; put labels"),
-        ("path,labels\n0.png,s\udcffn\n", ValueError, "table.csv is no CSV file in UTF-8"),
-        ("path,labels\n0.png,sun\n1.png,sun\n", ValueError, r"shows 1 classes .sun., but needs two"),
+        ("path,labels\n0.png,sun\n./0.png,sea\n", ValueError, "table.csv line 3: 0.png is on line 2"),
+        ("path,labels\n0.png,sun\n../1.png,sea\n", ValueError, "table.csv line 3: the path '../1.png' leaves"),
+        ("path,labels\n0.png,sun,sea\n", ValueError, "table.csv line 2: more fields"),
+        ("path,labels\n0.png,s\udcffn\n", ValueError, "table.csv is not a CSV file"),
+        ("path,labels\n0.png,sun\n1.png,sun\n", ValueError, r"shows 1 classes .sun."),
         ("path,labels\n0.png,\n1.png,\n", ValueError, r"shows 0 classes"),
     ],
 )
@@ -181,9 +183,7 @@ def test_links_are_followed_once_and_what_is_left_out_is_said(animals, tmp_path)
     (root / "emu" / "1.heic").write_bytes(b"")
     (root / "emu" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (root / "emu" / "folder.png").mkdir()
-    with pytest.warns(
-        UserWarning, match=r"1 files are left out because of their endings .\.heic., the first is emu/1.heic"
-    ):
+    with pytest.warns(UserWarning, match=r"1 files .*\.heic.*emu/1.heic"):
         pool = data.folder_pool(root, size=4)
     assert pool.classes == ["cat", "dog"]
     assert pool.labels.sum(dim=0).tolist() == [40, 20]
@@ -201,7 +201,7 @@ def test_a_picture_is_upright_and_sixteen_bits_become_eight(tmp_path):
     assert files[0][0, -1].tolist() == [0] * 4
     assert files[1].unique().tolist() == [128]
     Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(ValueError, match="float.tif is no picture, or is damaged .*its pixels have 32 bits"):
+    with pytest.raises(ValueError, match="float.tif .*32 bits"):
         files[2]
 
 
@@ -214,6 +214,117 @@ def test_a_table_and_its_lists_tell_the_same(table, tmp_path):
 
 def test_one_strange_picture_is_too_few(table):
     pool = data.table_pool(table)
-    with pytest.raises(ValueError, match="only 0 pictures show unseen classes alone, but there must be 2 or more"):
+    with pytest.raises(ValueError, match="only 0 pictures"):
         data.split_unseen(replace(pool, labels=torch.ones_like(pool.labels)), unseen=["sky"], query=1)
     assert data.split_unseen(pool, unseen="sky", query=1).sizes["query"] == 1
+
+
+# --- a folder as a data set --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project's folder; the tests run where JupyterLab starts a notebook."""
+    for name in ("notebooks", "hhlib"):
+        (tmp_path / "kit" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "kit/notebooks")
+    return tmp_path / "kit"
+
+
+def test_a_folder_of_class_folders_is_a_data_set(animals):
+    split = data.load(animals, seed=3, size=16)
+    drawn = data.split_pool(data.folder_pool(animals, size=16), query=0.1, train=0.5, seed=3)
+    assert split.fingerprint() == drawn.fingerprint()
+    assert (split.name, split.seed, split.image_size, split.flip) == (animals.name, 3, 16, True)
+    assert split.sizes == {"query": 7, "train": 35, "database": 28}
+    assert torch.equal(split.query[2][0], drawn.query[2][0])
+    assert data.load(str(animals), query=5, train=0.2).sizes == {"query": 5, "train": 14, "database": 51}
+    assert data.load(animals).image_size == 224
+    with pytest.raises(ValueError, match="query is 70"):
+        data.load(animals, query=70)
+
+
+@pytest.mark.parametrize("extension", ["", ".gz"])
+def test_a_folder_of_lists_is_a_data_set(animals, tmp_path, extension):
+    split = data.split_unseen(data.folder_pool(animals, size=4), unseen=["emu"], query=0.2)
+    folder = tmp_path / "lists"
+    shutil.copytree(animals, folder)
+    data.write_lists(split, folder)
+    for name in ("test.txt", "train.txt", "database.txt"):
+        labels = data.read_list(folder / name).labels
+        data.write_list(folder / (name + extension), data.read_list(folder / name).paths, labels)
+        if extension:
+            (folder / name).unlink()
+    loaded = data.load(folder, seed=9, size=4)
+    assert loaded.fingerprint() == split.fingerprint()
+    assert (loaded.name, loaded.seed, loaded.classes) == ("lists", 9, ["cat", "dog", "emu"])
+    assert torch.equal(loaded.train[3][0], split.train[3][0])
+    (folder / f"train.txt{extension}").unlink()
+    with pytest.raises(FileNotFoundError, match=f"{folder}/train.txt"):  # not drawn from its class folders instead
+        data.load(folder)
+
+
+def test_lists_may_lie_beside_a_folder_of_pictures_and_pictures_may_be_cached(animals, tmp_path):
+    split = data.split_pool(data.folder_pool(animals, size=4), query=9, train=20, seed=5)
+    data.write_lists(split, tmp_path / "lists")
+    listed = data.load(animals, lists=tmp_path / "lists", size=4, root=tmp_path, cache=True)
+    assert (listed.name, listed.fingerprint()) == (animals.name, split.fingerprint())
+    assert isinstance(listed.query.pool.images, torch.Tensor)
+    assert torch.equal(listed.query[0][0], split.query[0][0])
+    assert (tmp_path / "cache" / f"{animals.name}-4" / "images.npy").is_file()
+
+
+def test_a_relative_folder_starts_at_the_project_and_a_known_name_wins(animals, project):
+    shutil.copytree(animals, project / "pets")
+    shutil.copytree(animals, project / "digits")
+    for path in ("pets", "notebooks/../pets/", Path("pets"), project / "pets"):
+        split = data.load(path, size=4)
+        assert (split.name, data.short_name(path)) == ("pets", "pets")
+        assert split.query.pool.images.file(0).samefile(project / "pets/cat/00.PNG")
+    assert data.load("digits").classes == [str(i) for i in range(10)]
+    assert data.short_name("digits") == "digits"
+    for path in ("./digits", Path("digits"), project / "digits"):
+        split = data.load(path, size=4)
+        assert (split.name, split.classes) == ("digits-folder", ["cat", "dog", "emu"])
+        assert data.short_name(path) == "digits-folder"
+
+
+@pytest.mark.parametrize("load", [data.load, data.short_name])
+@pytest.mark.parametrize(
+    ("dataset", "words"),
+    [
+        ("digit", ["'digit'", "digits, shapes, cifar10", "kit/digit ", "Did you mean 'digits'?"]),
+        (Path("pets/none"), ["'pets/none'", "digits, shapes", "kit/pets/none "]),
+        ("", ["''", "digits, shapes"]),
+        (None, ["'None'", "digits, shapes"]),
+        ("file.txt", ["'file.txt'", "kit/file.txt "]),
+    ],
+)
+def test_what_is_neither_a_name_nor_a_folder_is_refused(project, load, dataset, words):
+    (project / "file.txt").write_text("a file is no folder")
+    with pytest.raises(ValueError, match="dataset is ") as caught:
+        load(dataset)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_every_relative_folder_starts_at_the_project(animals, table, project):
+    """From `notebooks/`, where a page runs: what one function writes, the others find."""
+    digits = data.load("digits")
+    data.write_lists(digits, "digits-seed0")
+    assert sorted(path.parent for path in project.rglob("*.txt")) == [project / "digits-seed0"] * 4
+    assert data.load("digits", lists="digits-seed0").fingerprint() == digits.fingerprint()
+    assert data.read_lists("digits-seed0", pool=digits.query.pool).fingerprint() == digits.fingerprint()
+    data.write_list("one.txt", ["cat/00.PNG"], np.array([[1, 0]]))
+    shutil.copytree(animals, project / "data/animals")
+    listed = data.read_list("one.txt", root="data/animals")
+    assert (listed.source, listed.root) == (project / "one.txt", project / "data/animals")
+    assert listed.images(4)[0].unique().tolist() == [50]
+    assert data.ImageFiles("data/animals", ["cat/00.PNG"], 4)[0].unique().tolist() == [50]
+    pool = data.folder_pool("data/animals", size=4)
+    data.cached(pool, "cache")
+    assert (project / "cache/images.npy").is_file()
+    shutil.copytree(table.parent, project / "table", ignore=shutil.ignore_patterns("kit"))
+    assert data.table_pool("table/table.csv", root="table", size=4).images[7].unique().tolist() == [7]
+    for call in (data.folder_pool, data.table_pool, data.read_list, data.read_lists):
+        with pytest.raises(FileNotFoundError, match=str(project / "nowhere")):
+            call("nowhere")

@@ -99,9 +99,7 @@ def test_nuswide_split_gives_each_concept_its_share(nus, monkeypatch):
 
 def test_missing_pictures_are_counted_and_left_out(nus):
     shutil.rmtree(nus / "nus-wide/Flickr/topic0")
-    with pytest.warns(
-        UserWarning, match=r"lacks 27 of the pictures of NUS-WIDE .81 are listed, the first missing is Fl"
-    ):
+    with pytest.warns(UserWarning, match=r"lacks 27 of the pictures of NUS-WIDE .81 .*Flickr/"):
         pool = sources.pool_of("nuswide_21", nus, 4)
     assert len(pool.labels) == 54
     assert pool.images[0].unique().tolist() == [1]
@@ -133,9 +131,13 @@ def test_missing_pictures_are_counted_and_left_out(nus):
             b"\xff\n" * 120,
             "concept07.txt line 1: .*, but it must be 0 or 1",
         ),
-        ("Groundtruth/AllLabels/Labels_extra.txt", b"1\n" * 120, "holds 82 files Labels_.*, but NUS-WIDE has 81"),
-        ("ImageList/Imagelist.txt", b"a\\1_1.jpg\n..\\b.jpg\n", "Imagelist.txt line 2: '../b.jpg' is no relative path"),
-        ("ImageList/Imagelist.txt", b"a\\1_1.jpg\n\nc\n", "Imagelist.txt line 2: '' is no relative path"),
+        ("Groundtruth/AllLabels/Labels_extra.txt", b"1\n" * 120, "holds 82 files Labels_.* 81"),
+        (
+            "ImageList/Imagelist.txt",
+            b"a\\1_1.jpg\n..\\b.jpg\n",
+            "Imagelist.txt line 2: '../b.jpg' is not a relative path",
+        ),
+        ("ImageList/Imagelist.txt", b"a\\1_1.jpg\n\nc\n", "Imagelist.txt line 2: '' is not a relative path"),
     ],
 )
 def test_bad_nuswide_files_are_refused(nus, file, content, message):
@@ -152,7 +154,7 @@ def test_missing_nuswide_files_are_named(nus):
         sources.pool_of("nuswide_81_m", nus, 4)
     shutil.rmtree(nus / "nus-wide/Groundtruth")
     with pytest.raises(
-        FileNotFoundError, match=r"AllLabels .NUS-WIDE's folder of concept files. is not there; data.prep"
+        FileNotFoundError, match=r"AllLabels .*folder of concept files.*load.'nuswide_21', download=True."
     ):
         sources.pool_of("nuswide_21", nus, 4)
 
@@ -210,7 +212,7 @@ def test_bad_coco_files_are_refused(coco_root):
         ({"annotations": [{"image_id": 7, "category_id": 1}]}, "an annotation names image 7, category 1, which is not"),
         (
             {"images": [{"id": 100, "file_name": "../x.jpg"}], "annotations": []},
-            r"'val2014/../x.jpg' does not lie in val",
+            r"'val2014/../x.jpg' is not in val",
         ),
     ]:
         file.write_text(json.dumps(good | change))
@@ -220,9 +222,7 @@ def test_bad_coco_files_are_refused(coco_root):
     with pytest.raises(ValueError, match="instances_val2014.json is not an annotation file of COCO .JSONDecodeError"):
         sources.pool_of("coco", coco_root, 4)
     file.unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"instances_val2014.json is not there; data.prepare.'coco'. fetches it"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"instances_val2014.json missing; data.load.'coco', download=True."):
         data.load("coco", root=coco_root)
 
 
@@ -294,7 +294,7 @@ def test_missing_class_folders_are_counted(imagenet_root):
 
 @pytest.mark.parametrize("name", [name for name in data.names() if name not in ("digits", "shapes")])
 def test_data_that_is_not_there_says_so(name, tmp_path):
-    with pytest.raises(FileNotFoundError, match="download=True|data.prepare|data/README.md"):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*(download=True|data/README.md)"):
         data.load(name, root=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -1,75 +1,54 @@
 """Data sets, protocols and batches. ``data.load("digits", seed=0)`` gives a `Split` of query, train and database."""
 
+import os
 import warnings
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from hhlib.common import check_choice, check_whole, resolve
+from hhlib.common import check_whole, nearest, resolve
 from hhlib.data import sources
 from hhlib.data.audit import audit, audit_tables, near_duplicates, similar_share
 from hhlib.data.batches import augment, channel_statistics, loader, normalise, scale
 from hhlib.data.cache import cached
 from hhlib.data.files import ImageFiles, square_picture
-from hhlib.data.lists import ImageList, find_lists, read_list, read_lists, write_list, write_lists
-from hhlib.data.own import folder_pool, split_pool, split_unseen, table_pool
-from hhlib.data.protocols import PROTOCOLS, deviations, draw
+from hhlib.data.lists import ImageList, find_lists, holds_lists, read_list, read_lists, write_list, write_lists
+from hhlib.data.own import folder_pool, table_pool
+from hhlib.data.protocols import PROTOCOLS, deviations, draw, split_pool, split_unseen
 from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, hold_out
 
 __all__ = [
-    "PROTOCOLS",
-    "ImageFiles",
-    "ImageList",
-    "Part",
-    "Pool",
-    "Protocol",
-    "Split",
-    "audit",
-    "audit_tables",
-    "augment",
-    "cached",
-    "channel_statistics",
-    "check_disjoint",
-    "deviations",
-    "draw",
-    "folder_pool",
-    "hold_out",
-    "load",
-    "loader",
-    "names",
-    "near_duplicates",
-    "normalise",
-    "prepare",
-    "read_list",
-    "read_lists",
-    "scale",
-    "similar_share",
-    "square_picture",
-    "split_pool",
-    "split_unseen",
-    "table_pool",
-    "write_list",
-    "write_lists",
-]
+    "PROTOCOLS", "ImageFiles", "ImageList", "Part", "Pool", "Protocol", "Split", "audit", "audit_tables", "augment",
+    "cached", "channel_statistics", "check_disjoint", "deviations", "draw", "folder_pool", "hold_out", "load", "loader",
+    "names", "near_duplicates", "normalise", "read_list", "read_lists", "scale", "short_name", "similar_share",
+    "split_pool", "split_unseen", "square_picture", "table_pool", "write_list", "write_lists",
+]  # fmt: skip
 
 FILE_SIZE = 224  #: side to which pictures on disk are cut and scaled unless told otherwise, in pixels
 
 
 def names() -> list[str]:
-    """Every data set's name."""
+    """Every known data set's name."""
     return list(PROTOCOLS)
 
 
-def short_name(dataset):
-    if dataset in PROTOCOLS:
+def short_name(dataset: str | Path) -> str:
+    """The name of a data set, as used for run folders: a known name itself, or the last component of a folder.
+
+    "-folder" is appended to the latter if a known data set has that name. Raises ValueError for what is neither.
+    """
+    if isinstance(dataset, str) and dataset in PROTOCOLS:
         return dataset
-    if resolve(dataset).is_dir():
-        return Path(dataset).name
-    check_choice("dataset", dataset, PROTOCOLS)
+    path = Path(os.path.abspath(resolve(dataset))) if dataset and isinstance(dataset, (str, Path)) else None
+    if path is None or not path.is_dir():
+        where = f" ({path} is not there)" if path else ""
+        raise ValueError(f"dataset is {str(dataset)!r}, but it must be one of {', '.join(PROTOCOLS)}, or the path of a "
+                         f"folder{where}.{nearest(dataset, PROTOCOLS)}")  # fmt: skip
+    return f"{path.name}-folder" if path.name in PROTOCOLS else path.name
 
 
 def load(
-    name: str,
+    dataset: str | Path,
     *,
     seed: int = 0,
     root: str | Path | None = None,
@@ -77,58 +56,63 @@ def load(
     lists: str | Path | None = None,
     cache: bool = False,
     download: bool = False,
+    query: int | float = 0.1,
+    train: int | float = 0.5,
 ) -> Split:
-    """Load a data set and draw its split. Says so where the sizes are not the protocol's.
+    """Load a data set and draw its split. Warns if the sizes are not the protocol's.
 
     Args:
-        name: one of `names()`.
+        dataset: one of `names()`, or the path of a folder: with `test.txt`, `train.txt` and `database.txt`, see
+            `read_lists`; otherwise a folder of class folders, see `folder_pool`. A known name is never read as a path.
         seed: of the split, at least 0. One seed, one split, on every machine and for every code length.
-        root: folder with the data; None is `data/` in the project. digits and shapes need none.
-        size: side of the images as the network sees them, in pixels. None is their own size for those kept in memory
-            (they are scaled on the device otherwise), and 224 for those on disk (scaled when they are opened).
-        lists: folder with `test.txt`, `train.txt` and `database.txt` that say who goes where, instead of the seed;
-            images are found by their path in the data set or, failing that, by their file name.
-        cache: decode pictures on disk once, into a file below `root` that is mapped into memory; see `cached`.
-        download: first fetch what may be fetched and is missing; see `prepare`.
+        root: folder with the known data sets' files and with caches; None is `data/` in the project.
+        size: side of the images as the network sees them, in pixels. None is their own size for those in memory
+            (otherwise they are scaled on the device), and 224 for those on disk (scaled when they are opened).
+        lists: folder with `test.txt`, `train.txt` and `database.txt` that say who goes where, instead of the seed.
+            Their paths start at `dataset` if it is a folder; images of a known data set are found by their path in it
+            or, failing that, by their file name.
+        cache: decode pictures on disk once, into a memory-mapped file below `root`; see `cached`.
+        download: first fetch what may be fetched and is missing: CIFAR-10 (170 MB), COCO (20 GB), NUS-WIDE's labels
+            and image list. It resumes where it stopped, is checked by MD5 if one is published, and shows a bar.
+        query, train: share or number of a folder's pictures; see `split_pool`. Used for class folders only.
 
     Raises:
-        ValueError: for an unknown name, a bad seed or size, or a file that is not what it should be.
-        FileNotFoundError: if the data is not there; the sentence says where to put it.
+        ValueError: for an unknown data set, a bad seed or size, or a file that is not what it should be.
+        FileNotFoundError: if something is missing; the sentence says where to put it.
     """
-    protocol = PROTOCOLS[check_choice("dataset", name, PROTOCOLS)]
+    name = short_name(dataset)
     check_whole("seed", seed, 0)
-    size = None if size is None else check_whole("size", size, 1)
+    side = FILE_SIZE if size is None else check_whole("size", size, 1)
     folder = resolve("data" if root is None else root)
     if lists is not None:
         find_lists(resolve(lists))
-    if download:
-        sources.fetch_archives(name, folder)
-    if name in sources.MEMORY:
-        pool = _in_memory(name.split("-")[0], folder)  # the protocols of CIFAR-10 share their images
+    if dataset not in PROTOCOLS:
+        split = _from_folder(resolve(dataset), lists, side, seed, query, train)
     else:
-        side = size or FILE_SIZE
-        pool = sources.pool_of(name, folder, side)
-        pool = cached(pool, folder / "cache" / f"{name}-{side}") if cache else pool
-    split = draw(name, pool, protocol, seed) if lists is None else _listed(name, lists, pool, protocol, seed)
+        if download:
+            sources.fetch_archives(name, folder)
+        split = _known(name, folder, lists, side, seed)
+    if cache and isinstance(split.query.pool.images, ImageFiles):
+        pool = cached(split.query.pool, folder / "cache" / f"{name}-{side}")
+        split = replace(split, **{key: Part(pool, part.rows) for key, part in split.parts().items()})
+    return replace(split, name=name, seed=seed, network_size=size)
+
+
+def _from_folder(folder: Path, lists: str | Path | None, side: int, seed: int, query: float, train: float) -> Split:
+    if lists is not None or holds_lists(folder):
+        return read_lists(lists or folder, root=folder, size=side)
+    return split_pool(folder_pool(folder, size=side), query=query, train=train, seed=seed)
+
+
+def _known(name: str, folder: Path, lists: str | Path | None, side: int, seed: int) -> Split:
+    in_memory = name in sources.MEMORY
+    # The protocols of CIFAR-10 share their images.
+    pool = _in_memory(name.split("-")[0], folder) if in_memory else sources.pool_of(name, folder, side)
+    protocol = PROTOCOLS[name]
+    split = draw(name, pool, protocol, seed) if lists is None else read_lists(lists, pool=pool)
     for sentence in deviations(split, protocol):
-        warnings.warn(f"{name}: {sentence}.", stacklevel=2)
-    return split if size is None else replace(split, network_size=size)
-
-
-def prepare(name: str, *, root: str | Path | None = None) -> Split:
-    """Fetch what may be fetched for a data set, check what must be put there by hand, and give its split.
-
-    Downloads show a bar, go on where they stopped, are checked by MD5 where one is published, and are unpacked only as
-    a whole. CIFAR-10: 170 MB. COCO: 20 GB. NUS-WIDE: labels and image list only. ImageNet: nothing.
-
-    Raises:
-        FileNotFoundError: if something must be put there by hand; the sentence says what and where.
-    """
-    return load(name, root=root, download=True)
-
-
-def _listed(name: str, lists: str | Path, pool: Pool, protocol: Protocol, seed: int) -> Split:
-    return replace(read_lists(resolve(lists), pool=pool), name=name, seed=seed, protocol=protocol)
+        warnings.warn(f"{name}: {sentence}.", stacklevel=3)
+    return replace(split, protocol=protocol)
 
 
 @lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""The passport of a split: what it is made of and what overlaps, to look at before believing a score."""
+"""The audit of a split: what it consists of and what overlaps, to look at before believing a score."""
 
 import hashlib
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PAIRS = [("query", "train"), ("query", "database"), ("train", "database")]
 NEAR = 0.98  #: similarity from which two images count as near-duplicates, see `near_duplicates`
-SIDE = 8  # pixels a side of what is compared
+SIDE = 8  # pixels per side of what is compared
 
 
 def audit(split: Split, *, protocol: str | None = None, content: bool | None = None) -> dict:
@@ -31,41 +31,38 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
 
     Returns:
         - ``verdict``: one line. ``problems``: a sentence for each thing that is off; ``notes``: for each thing that
-          is as its protocol has it, but must be said beside a score.
+          its protocol allows, but that must be said beside a score.
         - ``sizes``, ``lists`` (SHA-256 of each part's list), ``fingerprint`` (SHA-256 of all three).
-        - ``classes`` (C), and by part ``images_per_class`` (least, median, most), ``labels_per_image`` (mean, most),
+        - ``classes`` (C); per part ``images_per_class`` (least, median, most), ``labels_per_image`` (mean, most),
           ``without_label`` (images); ``similar_pairs``: share of query-database pairs that share a label.
-        - by pair of parts, images of the first part: ``same_image``, that also stand in the second; ``same_content``,
+        - per pair of parts, images of the first part: ``same_image``, that are in the second too; ``same_content``,
           that have a copy there under another name, with equal pixels or, on disk, equal bytes; ``near_duplicates``,
-          that have one there. The last two are None if content is not looked at, and near-duplicates are sought for
-          queries only. ``repeats``: copies under another name inside each part, likewise.
-        - ``unanswered``: queries that carry a label and have nothing right in the database.
+          that have one there. The last two are None if content is not compared, and near-duplicates are looked for
+          among queries only. ``repeats``: copies under another name inside each part, likewise.
+        - ``unanswered``: queries that have a label and no right answer in the database.
 
-    Raises:
-        ValueError: for an unknown protocol.
+    Raises ValueError for an unknown protocol.
     """
     if protocol is not None:
         check_choice("protocol", protocol, PROTOCOLS)
-    parts = split.parts()
-    images = split.query.pool.images
+    parts, images = split.parts(), split.query.pool.images
     content = isinstance(images, Tensor) and images.nbytes <= 1e9 if content is None else content
-    digests = _digests(parts) if content else None
     right = right_answers(split.query, split.database)
+    per_class = {name: part.labels.sum(dim=0) for name, part in parts.items()}  # (C,) images
+    per_image = {name: part.labels.sum(dim=1) for name, part in parts.items()}  # (n,) labels
     facts = {
         "sizes": split.sizes,
         "fingerprint": split.fingerprint(),
         "lists": {name: _list_digest(part) for name, part in parts.items()},
         "classes": len(split.classes),
-        "images_per_class": {name: _spread(part.labels.sum(dim=0)) for name, part in parts.items()},
-        "labels_per_image": {name: _mean_and_most(part.labels.sum(dim=1)) for name, part in parts.items()},
-        "without_label": {name: int((part.labels.sum(dim=1) == 0).sum()) for name, part in parts.items()},
+        "images_per_class": {k: (int(n.min()), float(np.median(n)), int(n.max())) for k, n in per_class.items()},
+        "labels_per_image": {k: (float(n.float().mean()), int(n.max())) for k, n in per_image.items()},
+        "without_label": {k: int((n == 0).sum()) for k, n in per_image.items()},
         "similar_pairs": float(right.sum() / len(split.query) / len(split.database)),
-        "unanswered": int((right[split.query.labels.sum(dim=1) > 0] == 0).sum()),
+        "unanswered": int((right[per_image["query"] > 0] == 0).sum()),
         "same_image": {f"{a}/{b}": len(np.intersect1d(parts[a].rows, parts[b].rows)) for a, b in PAIRS},
-        "same_content": {f"{a}/{b}": _copies(parts[a], parts[b], digests) for a, b in PAIRS} if content else None,
-        "repeats": {name: _copies(part, part, digests) for name, part in parts.items()} if content else None,
-        "near_duplicates": _near_counts(split) if content else None,
     }
+    facts |= _content(parts) if content else dict.fromkeys(("same_content", "repeats", "near_duplicates"))
     protocol = protocol or (split.name if split.name in PROTOCOLS else None)
     facts["problems"] = ([] if protocol is None else deviations(split, PROTOCOLS[protocol])) + _problems(facts)
     facts["notes"] = _notes(facts, split)
@@ -74,13 +71,13 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
 
 
 def audit_tables(facts: dict) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """`audit`'s facts as two tables to look at: one row a part, and one row a pair of parts."""
+    """`audit`'s facts as two tables to look at: one row per part, and one row per pair of parts."""
     import pandas as pd
 
     by_part = {
         name: {
             "images": size,
-            "images a class": "{} to {}, median {:g}".format(*(facts["images_per_class"][name][i] for i in (0, 2, 1))),
+            "images a class": "{0} to {2}, median {1:g}".format(*facts["images_per_class"][name]),
             "labels an image": "{:.2f}, at most {}".format(*facts["labels_per_image"][name]),
             "without label": facts["without_label"][name],
             "SHA-256 of the list": facts["lists"][name][:12] + "…",
@@ -105,22 +102,17 @@ def right_answers(query: Part, database: Part) -> Tensor:
 
 
 def near_duplicates(query: Part, other: Part, *, threshold: float = NEAR) -> list[tuple[int, int, float]]:
-    """Pairs of different images that show almost the same, the most alike first.
+    """Pairs of different images that show almost the same, the most similar first.
 
     Both images are shrunk to 8 x 8 pixels in colour; their similarity is the correlation of these 192 numbers, -1 to 1,
-    the better one of the image as it is and mirrored. It finds crops by a pixel, other sizes and compressions, and
-    sometimes two pictures of a plain object on a plain ground: look at them. The threshold was set by looking at
+    for the image as it is or mirrored, whichever is higher. It finds crops by a pixel, other sizes and compressions,
+    and sometimes two pictures of a plain object on a plain ground: look at them. The threshold was set by looking at
     CIFAR-10.
 
     Returns:
         (index in query, index in other, similarity), for the nearest other image of each query that has one.
     """
-    return _nearest(query, _small(query), other, threshold)
-
-
-def _nearest(query: Part, small: Tensor, other: Part, threshold: float) -> list[tuple[int, int, float]]:
-    """`near_duplicates` for queries that are shrunk already: small (Q, 3, 8, 8)."""
-    there, pairs = _comparable(_small(other)), []  # (n, 192)
+    small, there, pairs = _small(query), _comparable(_small(other)), []  # (Q, 3, 8, 8), (n, 192)
     here = _comparable(small), _comparable(small.flip(-1))
     for start in range(0, len(query), 500):
         block = torch.maximum(*(side[start : start + 500] @ there.T for side in here))  # (B, n)
@@ -133,7 +125,7 @@ def _nearest(query: Part, small: Tensor, other: Part, threshold: float) -> list[
 
 def _small(part: Part) -> Tensor:
     """A part's images, shrunk: (n, 3, 8, 8) float32."""
-    blocks = part.rows.split(250)  # few enough that a set on disk need not fit into memory
+    blocks = part.rows.split(250)  # small, because a set on disk need not fit into memory
     return torch.cat([F.interpolate(part.pool.images[r].float(), size=(SIDE, SIDE), mode="area") for r in blocks])
 
 
@@ -143,50 +135,50 @@ def _comparable(small: Tensor) -> Tensor:
     return F.normalize(flat - flat.mean(dim=1, keepdim=True))
 
 
-def _near_counts(split: Split) -> dict[str, int | None]:
-    small, others = _small(split.query), {"train": split.train, "database": split.database}  # queries are read once
-    counts = {f"query/{name}": len(_nearest(split.query, small, part, NEAR)) for name, part in others.items()}
-    return counts | {"train/database": None}
+def _content(parts: dict[str, Part]) -> dict:
+    """The facts for which every image must be looked at."""
+    digests = _digests(parts)
+    near = {f"query/{b}": len(near_duplicates(parts["query"], parts[b])) for b in ("train", "database")}
+    return {
+        "same_content": {f"{a}/{b}": _copies(parts[a], parts[b], digests) for a, b in PAIRS},
+        "repeats": {name: _copies(part, part, digests) for name, part in parts.items()},
+        "near_duplicates": near | {"train/database": None},
+    }
 
 
 def _problems(facts: dict) -> list[str]:
-    """What should not be so under any protocol."""
+    """What no protocol allows."""
     found, queries = [], facts["sizes"]["query"]
-    for other in ("train", "database"):
+    for other, why in [("train", "the network was told their labels"), ("database", "they will find themselves")]:
         pair = f"query/{other}"
-        same = facts["same_image"][pair]
-        if same:
-            why = {"train": "the network was told their labels", "database": "they will find themselves"}[other]
-            found.append(f"{same:,} of {queries:,} queries also stand in the {other} set: {why}")
-        copies = (facts["same_content"] or {}).get(pair, 0)
-        if copies:
+        if same := facts["same_image"][pair]:
+            found.append(f"{same:,} of {queries:,} queries are in the {other} set too: {why}")
+        if copies := (facts["same_content"] or {}).get(pair):
             found.append(f"{copies:,} queries have an exact copy under another name in the {other} set")
     if facts["unanswered"]:
-        found.append(f"{facts['unanswered']:,} of {queries:,} queries have nothing right in the database, and score 0")
+        found.append(f"{facts['unanswered']:,} of {queries:,} queries have no right answer in the database and score 0")
     for part, count in (facts["repeats"] or {}).items():
         if count:
             found.append(f"{count:,} {part} images have an exact copy under another name in the same set")
+    what = {
+        "query": "nothing is right for them, and they score 0",
+        "train": "all their pairs count as dissimilar",
+        "database": "they are wrong for every query",
+    }
     for part, count in facts["without_label"].items():
         if count:
-            what = {
-                "query": "nothing is right for them, and they score 0",
-                "train": "all their pairs count as dissimilar",
-                "database": "they are wrong for every query",
-            }[part]
-            found.append(f"{count:,} of {facts['sizes'][part]:,} {part} images have no label: {what}")
+            found.append(f"{count:,} of {facts['sizes'][part]:,} {part} images have no label: {what[part]}")
     return found
 
 
 def _notes(facts: dict, split: Split) -> list[str]:
     """What protocols allow, and a reader of the score must know."""
     found = []
-    taught = facts["same_image"]["train/database"]
-    if taught:
+    if taught := facts["same_image"]["train/database"]:
         share = taught / facts["sizes"]["database"]
-        found.append(f"{taught:,} training images stand in the database ({share:.1%} of it): scores reward memory")
+        found.append(f"{taught:,} training images are in the database ({share:.1%} of it): scores reward memory")
     shown, taught = (part.labels.sum(dim=0) > 0 for part in (split.query, split.train))
-    strange = (shown & ~taught).nonzero().flatten().tolist()
-    if strange:
+    if strange := (shown & ~taught).nonzero().flatten().tolist():
         names = ", ".join(split.classes[c] for c in strange[:3]) + (", ..." if len(strange) > 3 else "")
         found.append(f"{len(strange)} classes that queries show are never trained ({names})")
     for pair, count in (facts["near_duplicates"] or {}).items():
@@ -205,25 +197,15 @@ def _verdict(split: Split, protocol: str | None, facts: dict) -> str:
 
 def _list_digest(part: Part) -> str:
     """SHA-256 over the part's paths and labels, in order."""
-    names = "\n".join(part.pool.path(row) for row in part.rows.tolist())
+    names = "\n".join(map(part.pool.path, part.rows.tolist()))
     return hashlib.sha256(names.encode() + part.labels.numpy().tobytes()).hexdigest()
-
-
-def _spread(counts: Tensor) -> tuple[int, float, int]:
-    return int(counts.min()), float(np.median(counts.numpy())), int(counts.max())
-
-
-def _mean_and_most(counts: Tensor) -> tuple[float, int]:
-    return float(counts.float().mean()), int(counts.max())
 
 
 def _digests(parts: dict[str, Part]) -> dict[int, bytes]:
     """What each image shows, in 16 bytes, by its row in the pool; each is read once."""
     images = parts["query"].pool.images
-    rows = torch.cat([part.rows for part in parts.values()]).unique()
-    if not isinstance(images, Tensor):
-        return {row: images.digest(row) for row in rows.tolist()}
-    return {row: digest(images[row].numpy().tobytes()) for row in rows.tolist()}
+    of = images.digest if not isinstance(images, Tensor) else lambda row: digest(images[row].numpy().tobytes())
+    return {row: of(row) for row in torch.cat([part.rows for part in parts.values()]).unique().tolist()}
 
 
 def _copies(part: Part, other: Part, digests: dict[int, bytes]) -> int:

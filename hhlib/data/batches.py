@@ -1,4 +1,4 @@
-"""Images as the network wants them, a whole batch at a time and on whichever device the batch lies."""
+"""Images as the network wants them: a whole batch at a time, on the batch's device."""
 
 import os
 
@@ -11,7 +11,7 @@ from hhlib.common import check_whole
 from hhlib.data.files import ImageFiles
 from hhlib.data.splits import Part
 
-MOST_WORKERS = 8  # more seldom helps one GPU
+MOST_WORKERS = 8  # more rarely help one GPU
 
 
 def loader(
@@ -26,20 +26,19 @@ def loader(
 ) -> DataLoader:
     """Whole batches of a part, ``(images (B, 3, S, S) uint8, labels (B, C) uint8, index (B,) int64)``, on the CPU.
 
-    Images stay uint8 until they are on the device: a quarter of the bytes to move, and all else is done there, a batch
-    at a time (`augment`, `normalise`).
+    Images stay uint8 until they are on the device: a quarter of the bytes to move. Everything else is done there, a
+    batch at a time (`augment`, `normalise`).
 
     Args:
-        batch_size: images a batch; the last may be smaller unless `drop_last`.
+        batch_size: images per batch; the last may be smaller unless `drop_last`.
         device: "cuda" pins the batches' memory, so that they are copied while the GPU works.
-        workers: processes that open pictures ahead of time. None takes one a usable core, at most 8, for pictures on
-            disk, and none for images in memory, which need no more than an index.
+        workers: processes that open pictures ahead of time. None takes one per usable core, at most 8, for pictures on
+            disk, and none for images in memory, which are only indexed.
         rows: use these rows of the part only, (m,) int64; `index` still counts in the whole part.
     """
     if workers is None:
-        on_disk = isinstance(part.pool.images, ImageFiles)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(MOST_WORKERS, cores) if on_disk else 0
+        workers = min(MOST_WORKERS, cores) if isinstance(part.pool.images, ImageFiles) else 0
     return DataLoader(
         part if rows is None else Subset(part, rows.tolist()),
         batch_size=check_whole("batch_size", batch_size, 1),
@@ -54,34 +53,30 @@ def loader(
 
 
 def _as_it_is(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """A part gives whole batches already; by name, because worker processes may have to pickle it."""
+    """A part gives whole batches already. Not a lambda, because worker processes may have to pickle it."""
     return batch
 
 
 def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over a part's images, both in 0..1: -> (3 numbers, 3 numbers).
-
-    In blocks, so that a set that lies on disk need not fit into memory.
-    """
+    """Mean and standard deviation of each channel over a part's images, both in 0..1: -> (3 numbers, 3 numbers)."""
     total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
-    for rows in part.rows.split(1000):
+    for rows in part.rows.split(1000):  # a set on disk need not fit into memory
         pixels = part.pool.images[rows].permute(1, 0, 2, 3).flatten(1).double() / 255  # (3, B*S*S)
         total, squares, count = total + pixels.sum(dim=1), squares + (pixels**2).sum(dim=1), count + pixels.shape[1]
     mean = total / count
-    # At least one grey level, so that a set of one colour can be divided by it.
+    # At least one grey level, so that images of a single colour can be divided by it.
     return mean.tolist(), (squares / count - mean**2).clamp(min=255**-2).sqrt().tolist()
 
 
 def normalise(images: Tensor, mean: list[float], std: list[float], size: int | None = None) -> Tensor:
-    """(B, 3, S, S) uint8 -> float32 with about zero mean and unit spread a channel, on the images' device.
+    """(B, 3, S, S) uint8 -> float32 with about zero mean and unit spread per channel, on the images' device.
 
     Args:
         size: side to scale to, in pixels (bilinear; antialiased where it shrinks); None leaves S.
     """
-    shape = (1, -1, 1, 1)
-    mean, std = (torch.tensor(values, device=images.device).view(shape) for values in (mean, std))
+    mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
     images = (images.float() / 255 - mean) / std
-    # Scaling keeps means, so it may come last: where it enlarges, the arithmetic above then has less to do.
+    # Scaling keeps means, so it may come last; the arithmetic above then works on fewer pixels where it enlarges.
     return images if size is None else _scale(images, size)
 
 
@@ -101,14 +96,14 @@ def _scale(images: Tensor, size: int) -> Tensor:
 
 
 def augment(images: Tensor, *, shift: int, flip: bool, erase: int = 0, generator: torch.Generator) -> Tensor:
-    """Shift each image at random by up to `shift` pixels each way, mirror every other one, cover a square of it.
+    """Shift each image at random by up to `shift` pixels each way, mirror half of them, cover a square of each.
 
-    All images of the batch at once, by indexing: no loop over images. Needs 0 <= shift < S and 0 <= erase <= S.
+    The whole batch at once, by indexing: no loop over images. Needs 0 <= shift < S and 0 <= erase <= S.
 
     Args:
         images: (B, 3, S, S) uint8.
         shift: pixels; what comes in at the border is reflected.
-        flip: whether to mirror, left to right, one image in two.
+        flip: whether to mirror an image, left to right, with probability 1/2.
         erase: side of the covered square in pixels, 0 for none; see `_erase`.
         generator: source of the random numbers, on the CPU, so that every device draws the same.
 
@@ -117,8 +112,7 @@ def augment(images: Tensor, *, shift: int, flip: bool, erase: int = 0, generator
     """
     B, _, S, _ = images.shape
     padded = F.pad(images.float(), (shift,) * 4, mode="reflect").to(images.dtype)  # (B, 3, S+2s, S+2s)
-    offset = torch.randint(0, 2 * shift + 1, (2, B, 1), generator=generator)
-    rows, columns = offset + torch.arange(S)  # (B, S) each
+    rows, columns = torch.randint(0, 2 * shift + 1, (2, B, 1), generator=generator) + torch.arange(S)  # (B, S) each
     if flip:
         mirrored = torch.rand(B, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
@@ -129,9 +123,9 @@ def augment(images: Tensor, *, shift: int, flip: bool, erase: int = 0, generator
 
 
 def _erase(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Cover one square with the image's mean colour, so that no single detail decides (B, 3, S, S) -> the same.
+    """Cover one square with the image's mean colour, so that no single detail decides: (B, 3, S, S) -> the same.
 
-    The square's middle lies anywhere in the image, so that some of it may lie outside. DeVries & Taylor, "Improved
+    The square's centre is anywhere in the image, so part of it may be outside. DeVries & Taylor, "Improved
     Regularization of Convolutional Neural Networks with Cutout", 2017 (arXiv 1708.04552).
     """
     B, _, S, _ = images.shape

@@ -1,4 +1,4 @@
-"""Pictures decoded once, into one file that is mapped into memory: reading them again costs nothing but the disk."""
+"""Pictures decoded once, into one memory-mapped file: reading them again costs only the disk access."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from hhlib.common import atomic
+from hhlib.common import atomic, resolve
 from hhlib.data.files import DECODER, ImageFiles
 from hhlib.data.splits import Pool
 
@@ -22,33 +22,35 @@ NAMES = ("cache.json", "images.npy", "marks.npy")
 
 
 def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
-    """The same pool with all its pictures decoded, as one (n, 3, S, S) uint8 file mapped into memory.
+    """The same pool with all its pictures decoded, as one memory-mapped file of (n, 3, S, S) uint8.
 
-    Stopped half-way, it goes on where it was; pictures that changed since (other size or date) are decoded again; a
-    second process waits for the first. It takes 3 S^2 bytes a picture (150 KB at 224), which are reserved first. A
-    cache in which nothing is to do may lie on read-only storage.
+    Resumes where it was stopped; pictures that have changed since (size or date) are decoded again; a second process
+    waits for the first. It takes 3 S^2 bytes per picture (150 KB at 224), which are reserved first. A finished cache
+    may be on read-only storage.
 
     Args:
         pool: with pictures on disk (`ImageFiles`).
-        folder: where the cache lies; created if need be.
+        folder: where the cache is, or is made.
         check: compare each picture that was decoded earlier with its CRC-32.
 
     Raises:
         TypeError: if the pool's images are in memory already.
         ValueError: if the folder holds a cache of other pictures, or one that is damaged.
-        OSError: if the disk has too little room.
+        OSError: if the disk has too little space.
     """
     if not isinstance(pool.images, ImageFiles):
         raise TypeError("the images of this pool are in memory already: there is nothing to cache.")
-    folder, files = Path(folder).expanduser(), pool.images
+    folder, files = resolve(folder), pool.images
     facts = _facts(files)  # raises for a missing picture, before anything is made
-    if not _is_complete(folder, files, facts):
+    todo = _todo(folder, files, facts)
+    if todo is None or len(todo):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
             _fill(folder, files, facts)
-    images = np.load(folder / "images.npy", mmap_mode="c")  # "c": who writes to these writes to memory, not to the file
-    if check:
-        _check_pictures(folder, images)
+    images = np.load(folder / "images.npy", mmap_mode="c")  # "c": writing to these changes memory, not the file
+    for row, (_, mark) in enumerate(np.load(folder / "marks.npy") if check else ()):
+        if mark != DONE | _crc(images[row]):
+            raise ValueError(f"{folder}: picture {row} is not what was written; delete the folder.")
     return replace(pool, images=torch.from_numpy(images))
 
 
@@ -65,74 +67,56 @@ def _facts(files: ImageFiles) -> np.ndarray:
     return np.frombuffer(b"".join(facts), dtype="<u8")
 
 
-def _is_sound(folder: Path, files: ImageFiles) -> bool:
-    """Whether all three files are there and whole. Refuses the cache of other pictures."""
+def _todo(folder: Path, files: ImageFiles, facts: np.ndarray) -> np.ndarray | None:
+    """Rows of the pictures to decode; None if one of the files is missing or cut short. Refuses other pictures."""
     try:
         key = json.loads((folder / "cache.json").read_text())
     except (ValueError, OSError):
-        return False
+        return None
     if key != _key(files):
         raise ValueError(f"{folder} is a cache of other pictures, or at another size; delete it or name another.")
-    return _shape(folder / "images.npy") == files.shape and _shape(folder / "marks.npy") == (len(files), 2)
-
-
-def _is_complete(folder: Path, files: ImageFiles, facts: np.ndarray) -> bool:
-    """Whether nothing is to do."""
-    if not _is_sound(folder, files):
-        return False
+    if _shape(folder / "images.npy") != files.shape or _shape(folder / "marks.npy") != (len(files), 2):
+        return None
     marks = np.load(folder / "marks.npy")
-    return bool(((marks[:, 0] == facts) & (marks[:, 1] > 0)).all())
+    return np.flatnonzero((marks[:, 0] != facts) | (marks[:, 1] == 0))
 
 
 def _shape(file: Path) -> tuple | None:
-    """The shape of an array on disk, or None if it is shorter than its head says (a map would be filled with zeros)."""
+    """The shape of an array on disk; None if the file is shorter than that (`mmap_mode="r+"` would add zeros)."""
     try:
-        with file.open("rb") as raw:
-            np.lib.format.read_magic(raw)
-            shape, _, kind = np.lib.format.read_array_header_1_0(raw)
-            whole = raw.tell() + int(np.prod(shape)) * kind.itemsize == file.stat().st_size
-    except (ValueError, OSError):
+        return np.load(file, mmap_mode="r").shape
+    except (ValueError, OSError, EOFError):
         return None
-    return shape if whole else None
 
 
 def _fill(folder: Path, files: ImageFiles, facts: np.ndarray) -> None:
     """Decode what is not decoded yet. Marks: (n, 2) uint64, what the picture was and, once done, its CRC-32."""
-    if not _is_sound(folder, files):
-        for name in NAMES:  # marks without their pictures, or pictures of nobody knows what
+    todo = _todo(folder, files, facts)  # again, because another process may have been here
+    if todo is None:
+        for name in NAMES:  # marks without their pictures, or unknown pictures
             (folder / name).unlink(missing_ok=True)
-    if _is_complete(folder, files, facts):
-        return  # another process was here first
-    _make(folder / "images.npy", files.shape, np.uint8)
-    _make(folder / "marks.npy", (len(files), 2), np.uint64)
-    with atomic(folder / "cache.json") as draft:
-        draft.write_text(json.dumps(_key(files)))
+        _make(folder / "images.npy", files.shape, np.uint8)
+        _make(folder / "marks.npy", (len(files), 2), np.uint64)
+        with atomic(folder / "cache.json") as draft:
+            draft.write_text(json.dumps(_key(files)))
+        todo = np.arange(len(files))
     images, marks = (np.load(folder / name, mmap_mode="r+") for name in NAMES[1:])
-    todo = np.flatnonzero((marks[:, 0] != facts) | (marks[:, 1] == 0))
-    for start in tqdm(range(0, len(todo), BLOCK), desc="decoding", unit=f"x{BLOCK}"):
+    for start in tqdm(range(0, len(todo), BLOCK), desc="decoding", unit=f"x{BLOCK}", disable=not len(todo)):
         rows = todo[start : start + BLOCK]
         images[rows] = files[rows].numpy()
-        images.flush()  # before the marks, so that a mark never stands for a picture that is not there
+        images.flush()  # before the marks, so that no mark stands for a picture that is not there
         marks[rows] = [(facts[row], DONE | _crc(images[row])) for row in rows]
         marks.flush()
 
 
 def _make(file: Path, shape: tuple[int, ...], kind: type) -> None:
-    """An array of zeros on disk, its room reserved, if it is not there."""
-    if file.is_file():
-        return
+    """An array of zeros on disk, its space reserved."""
     with atomic(file) as draft:
         array = np.lib.format.open_memmap(draft, mode="w+", dtype=kind, shape=shape)
         if hasattr(os, "posix_fallocate"):  # not on macOS
             with draft.open("r+b") as raw:
                 # Writing to a mapped file on a full disk kills the process: find out now.
                 os.posix_fallocate(raw.fileno(), 0, array.offset + array.nbytes)
-
-
-def _check_pictures(folder: Path, images: np.ndarray) -> None:
-    for row, (_, mark) in enumerate(np.load(folder / "marks.npy")):
-        if mark != DONE | _crc(images[row]):
-            raise ValueError(f"{folder}: picture {row} is not what was written; delete the folder.")
 
 
 def _crc(image: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""Fetch archives that may be fetched: with a progress bar, resumed where they stopped, checked, unpacked safely."""
+"""Fetch archives: with a progress bar, resumed where they stopped, checked, unpacked safely."""
 
 import gzip
 import hashlib
@@ -15,30 +15,26 @@ from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
+from hhlib.data.files import clean_path
+
+# Read by ourselves, because pooch and torchvision start an interrupted download again from the beginning (COCO: 20 GB).
 BLOCK = 1 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to fetch and what unpacking it leaves.
-
-    Attributes:
-        url: where it is.
-        megabytes: how large it is, for the progress bar where the server does not say.
-        makes: files or folders, relative to where it is unpacked; all there means that nothing is to be done.
-        md5: of the whole file; None if nobody publishes one (what is inside is then checked when it is read).
-    """
+    """A file to fetch and what unpacking it makes."""
 
     url: str
-    megabytes: int
-    makes: list[str]
-    md5: str | None = None
+    megabytes: int  #: its size, for the progress bar where the server does not say
+    makes: list[str]  #: files or folders, relative to where it is unpacked; if all are there, nothing is to be done
+    md5: str | None = None  #: of the whole file; None if none is published (the content is checked when it is read)
 
 
 def fetch(archive: Archive, folder: Path) -> None:
     """Download and unpack an archive into `folder`, unless what it makes is there already.
 
-    A download that was cut short goes on where it stopped. What it makes appears in `folder` only when all of it is
+    A download that was interrupted resumes where it stopped. What it makes appears in `folder` only when all of it is
     unpacked; the archive itself is then removed.
 
     Raises:
@@ -49,15 +45,15 @@ def fetch(archive: Archive, folder: Path) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / PurePosixPath(archive.url).name
-    if file.is_file() and archive.md5:  # put here by hand
+    if file.is_file():  # put here by hand
         _check(file, archive)
-    if not file.is_file():
+    else:
         download(archive, file)
     try:
         unpack(file, folder)
     except ValueError as error:
-        file.unlink()  # or every later call would stumble over it
-        raise ValueError(f"{error} It came from {archive.url} and was removed; call again to fetch it anew.") from error
+        file.unlink()  # or every later call would fail on it
+        raise ValueError(f"{error} It came from {archive.url} and was removed; call again to download it.") from error
     file.unlink()
 
 
@@ -66,17 +62,18 @@ def download(archive: Archive, file: Path) -> None:
     part = file.with_name(file.name + ".part")
     try:
         _receive(archive, part)
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+    except (http.client.HTTPException, OSError) as error:
         if getattr(error, "errno", None) == 28:  # no space left: the network is not to blame
             raise
-        raise ConnectionError(f"{archive.url} could not be fetched ({error}); call again to go on.") from error
-    if archive.md5:
-        _check(part, archive)
+        raise ConnectionError(f"{archive.url} could not be fetched ({error}); call again to resume.") from error
+    _check(part, archive)
     part.replace(file)
 
 
 def _check(file: Path, archive: Archive) -> None:
-    """Raise ValueError, and remove the file, if its bytes are not the archive's."""
+    """Raise ValueError, and remove the file, if its bytes are not those of the archive's MD5."""
+    if not archive.md5:
+        return
     with file.open("rb") as raw:
         found = hashlib.file_digest(raw, "md5").hexdigest()
     if found != archive.md5:
@@ -85,7 +82,7 @@ def _check(file: Path, archive: Archive) -> None:
 
 
 def _receive(archive: Archive, part: Path) -> None:
-    """Append to `part` what it still lacks; from the start if the server cannot begin in the middle."""
+    """Append to `part` what is missing; from the start if the server cannot begin in the middle."""
     have = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -93,19 +90,17 @@ def _receive(archive: Archive, part: Path) -> None:
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
-        if error.headers.get("Content-Range", "").endswith(f"/{have}"):  # nothing is lacking
-            return
-        part.unlink()  # longer than the file: of another one
-        _receive(archive, part)
+        if not error.headers.get("Content-Range", "").endswith(f"/{have}"):  # longer than the file: of another one
+            part.unlink()
+            _receive(archive, part)
         return
     with response:
         resumed = response.status == 206
         have = have if resumed else 0
-        lacking = response.headers.get("Content-Length")
-        total = have + int(lacking) if lacking else None
-        bar = tqdm(
-            total=total or archive.megabytes * 1_000_000, initial=have, unit="B", unit_scale=True, desc=part.stem
-        )
+        missing = response.headers.get("Content-Length")
+        total = have + int(missing) if missing else None
+        expected = total or archive.megabytes * 1_000_000
+        bar = tqdm(total=expected, initial=have, unit="B", unit_scale=True, desc=part.stem)
         with bar, part.open("ab" if resumed else "wb") as out:
             while block := response.read(BLOCK):
                 out.write(block)
@@ -117,15 +112,17 @@ def _receive(archive: Archive, part: Path) -> None:
 def unpack(file: Path, folder: Path) -> None:
     """Unpack a .tar, .tar.gz or .zip into `folder`, all or nothing.
 
-    Raises:
-        ValueError: if it is damaged, or holds a path or a link that leaves `folder`; nothing is then left there.
+    Raises ValueError if it is damaged, or holds a path or a link that leaves `folder`; nothing is then left there.
     """
     for left in folder.glob(".unpacking-*"):  # by a process that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as draft:
         try:
             if zipfile.is_zipfile(file):
-                _unzip(file, Path(draft))
+                with zipfile.ZipFile(file) as archive:
+                    for name in archive.namelist():
+                        clean_path(name, "zip")
+                    archive.extractall(draft)
             else:
                 with tarfile.open(file) as tar:
                     tar.extractall(draft, filter="data")
@@ -135,17 +132,8 @@ def unpack(file: Path, folder: Path) -> None:
             _move(made, folder / made.name)
 
 
-def _unzip(file: Path, folder: Path) -> None:
-    with zipfile.ZipFile(file) as archive:
-        for name in archive.namelist():
-            path = PurePosixPath(name.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"the path {name!r} leaves the folder.")
-        archive.extractall(folder)
-
-
 def _move(made: Path, place: Path) -> None:
-    """Move into place; a folder that is there already (of another archive) takes in what it lacks."""
+    """Move into place; a folder that is there already (from another archive) receives what it does not have yet."""
     if made.is_dir() and place.is_dir():
         for inner in made.iterdir():
             _move(inner, place / inner.name)

@@ -1,4 +1,4 @@
-"""Pictures on disk that look like a tensor in memory: opened, cut to a square and scaled when they are asked for."""
+"""Pictures on disk that behave like a tensor in memory: opened, cut to a square and scaled when they are used."""
 
 import hashlib
 import os
@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -17,38 +16,19 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from hhlib.common import check_whole
+from hhlib.common import check_whole, resolve
 
-DECODER = 2  #: changes when a picture is decoded in another way, so that older caches are not taken for it
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where each path came from, for messages: ``places(row)`` -> "train.txt line 12". A class, so that it travels.
-
-    Attributes:
-        files: names of the files that list paths.
-        which: (n,) which of them.
-        lines: (n,) the line there.
-    """
-
-    files: list[str]
-    which: Sequence[int]
-    lines: Sequence[int]
-
-    def __call__(self, row: int) -> str:  # noqa: D102
-        return f"{self.files[self.which[row]]} line {self.lines[row]}"
+DECODER = 2  #: changes when pictures are decoded in another way, so that older caches are not reused
 
 
 def clean_path(text: str, place: str) -> str:
-    """A path as it is compared and joined, "./a//b.jpg" -> "a/b.jpg"; refuses what leaves the images' root folder.
+    """A path as it is compared and joined, "./a//b.jpg" -> "a/b.jpg"; `place` is where it came from, for messages.
 
-    Raises:
-        ValueError: for a path that is absolute, names a drive or begins with "..".
+    Raises ValueError for a path that leaves the root folder: absolute, with a drive, or beginning with "..".
     """
     path = posixpath.normpath(text.replace("\\", "/"))
     if path.startswith(("/", "../")) or path in ("..", ".") or re.match(r"[A-Za-z]:/", path):
-        raise ValueError(f"{place}: the path {text!r} leaves the images' root folder.")
+        raise ValueError(f"{place}: the path {text!r} leaves the root folder.")
     return path
 
 
@@ -60,19 +40,19 @@ def digest(raw: bytes) -> bytes:
 class ImageFiles:
     """n image files, indexed like a (n, 3, S, S) uint8 tensor: ``files[3]`` is (3, S, S), ``files[rows]`` (B, 3, S, S).
 
-    Nothing is opened before it is asked for, and nothing is kept. The largest square in the middle of a picture is
-    scaled to S x S, upright as its camera says; grey pictures get three equal channels, 16 bits a channel become 8.
+    Nothing is opened before it is used, and nothing is kept. The largest central square of a picture is scaled to
+    S x S, upright as its EXIF orientation says; grey pictures get three equal channels, 16 bits per channel become 8.
     Several are decoded at once, in threads.
 
     Args:
-        root: folder at which the paths start.
+        root: folder where the paths start.
         paths: n relative paths.
         size: side S in pixels, at least 1.
-        where: row -> where the path came from ("train.txt line 12"), for messages.
+        where: row -> where the path came from ("train.txt line 12"), for messages; picklable.
     """
 
     def __init__(self, root: str | Path, paths: Sequence[str], size: int, where: Callable[[int], str] | None = None):
-        self.root, self.paths, self.size = Path(root).expanduser(), paths, check_whole("size", size, 1)
+        self.root, self.paths, self.size = resolve(root), paths, check_whole("size", size, 1)
         self.where = where or paths.__getitem__
 
     def __len__(self) -> int:
@@ -98,7 +78,7 @@ class ImageFiles:
         return digest(self.file(row).read_bytes())
 
     def file(self, row: int) -> Path:
-        """Where a picture lies. Raises FileNotFoundError, naming the list's line, if it does not."""
+        """The file of a picture. Raises FileNotFoundError, with the list's line, if it is missing."""
         path = self.root / self.paths[row]
         if not path.is_file():
             raise FileNotFoundError(f"{self.where(row)}: there is no file {path}.")
@@ -110,16 +90,13 @@ class ImageFiles:
             with Image.open(path) as image:
                 return square_picture(image, self.size)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(
-                f"{self.where(row)}: {path} is no picture, or is damaged or cut short ({error})."
-            ) from error
+            raise ValueError(f"{self.where(row)}: {path} is not a picture, or is damaged ({error}).") from error
 
 
 def square_picture(image: Image.Image, size: int) -> Tensor:
-    """An opened picture, upright, in colour, cut to its middle square and scaled: (3, size, size) uint8.
+    """An opened picture, upright, in colour, cut to its central square and scaled: (3, size, size) uint8.
 
-    Raises:
-        OSError, SyntaxError, ValueError: if it is damaged, cut short, or its pixels have 32 bits.
+    Raises OSError, SyntaxError or ValueError if it is damaged, cut short, or its pixels have 32 bits.
     """
     image.draft("RGB", (size, size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
     upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
@@ -128,7 +105,7 @@ def square_picture(image: Image.Image, size: int) -> Tensor:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """16 bits a channel -> 8; Pillow by itself would cut off whatever is above 255."""
+    """16 bits per channel -> 8; Pillow by itself would cut off whatever is above 255."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -138,32 +115,23 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 @cache
 def _threads(process: int) -> ThreadPoolExecutor:
-    """One pool a process (a forked one inherits the object, but not its threads): decoding releases Python's lock."""
+    """One pool per process (a forked one inherits the object, but not its threads): decoding releases Python's lock."""
     return ThreadPoolExecutor(thread_name_prefix="open-image")
 
 
 def leave_out_missing(root: Path, paths: list[str], what: str) -> np.ndarray:
-    """Which of the listed pictures are there: row numbers. Says so if some are not.
+    """Row numbers of the listed pictures that are there. Warns if some are not; FileNotFoundError if none is.
 
-    Args:
-        what: their name in messages ("the pictures of MS-COCO 2014").
-
-    Raises:
-        FileNotFoundError: if none is there.
+    `what` is their name in messages ("the pictures of MS-COCO 2014").
     """
     folders = {posixpath.dirname(path) for path in paths}
     there = {f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)}
     rows = np.array([row for row, path in enumerate(paths) if path in there], dtype=np.int64)
     first = next((path for path in paths if path not in there), None)
     if not len(rows):
-        raise FileNotFoundError(
-            f"{root} holds none of {what} ({len(paths):,} are listed, the first is {first}); "
-            "data/README.md says where they come from."
-        )
+        raise FileNotFoundError(f"{root} holds none of {what} ({len(paths):,} are listed, the first is {first}); "
+                                "data/README.md says where they come from.")  # fmt: skip
     if first:
-        warnings.warn(
-            f"{root} lacks {len(paths) - len(rows):,} of {what} ({len(paths):,} are listed, the first missing is "
-            f"{first}); they are left out, so that this is not the published split.",
-            stacklevel=3,
-        )
+        warnings.warn(f"{root} lacks {len(paths) - len(rows):,} of {what} ({len(paths):,} are listed, the first missing is"
+                      f" {first}); they are left out: this is not the published split.", stacklevel=3)  # fmt: skip
     return rows

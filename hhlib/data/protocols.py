@@ -1,45 +1,28 @@
-"""The field's protocols by name, and how a split is drawn from a seed."""
+"""The field's protocols by name, and how a split is drawn: by a protocol, from own pictures, or with unseen classes."""
+
+import numbers
 
 import numpy as np
 
 from hhlib.common import check_whole
-from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint
+from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, given_split, hold_out
 
-_IN_DATABASE = "The training images stand in the database."
+_IN = "The training images are in the database."
+_AGAIN = "rest+train"
 
 #: name -> rule. digits and shapes are ours; the others are the field's (HashNet, Cao et al., ICCV 2017, and the code
 #: bases after it).
 PROTOCOLS = {
-    "digits": Protocol(
-        200, 1_000, "rest", True, "1,797 handwritten digits; training images are not in the database.", 597
-    ),
-    "shapes": Protocol(
-        300, 1_200, "rest", False, "Drawn pictures with one to three labels each; three disjoint parts.", 2_000
-    ),
-    "cifar10": Protocol(1_000, 5_000, "rest", True, "Training images are not in the database.", 54_000),
-    "cifar10-1": Protocol(1_000, 5_000, "rest+train", True, "The 5,000 training images stand in the database.", 59_000),
+    "digits": Protocol(200, 1000, "rest", True, "1,797 handwritten digits; three disjoint parts.", 597),
+    "shapes": Protocol(300, 1200, "rest", False, "Drawn pictures, one to three labels; three disjoint parts.", 2000),
+    "cifar10": Protocol(1000, 5000, "rest", True, "Training images are not in the database.", 54_000),
+    "cifar10-1": Protocol(1000, 5000, _AGAIN, True, "The 5,000 training images are in the database.", 59_000),
     "cifar10-2": Protocol(10_000, 50_000, "train", True, "The database is the training set itself.", 50_000),
-    "nuswide_21": Protocol(
-        2_100, 10_500, "rest+train", True, f"NUS-WIDE, its 21 most frequent concepts. {_IN_DATABASE}", 193_734, 5_000
-    ),
-    "nuswide_21_m": Protocol(
-        2_100,
-        10_500,
-        "rest+train",
-        True,
-        f"The same concepts on NUS-WIDE-m, another collection of the pictures. {_IN_DATABASE}",
-        None,
-        5_000,
-    ),
-    "nuswide_81_m": Protocol(
-        5_000, 10_000, "rest+train", False, f"NUS-WIDE-m, all 81 concepts. {_IN_DATABASE}", 168_692, 5_000
-    ),
-    "imagenet": Protocol(
-        5_000, 13_000, "rest+train", True, f"100 classes; validation images ask. {_IN_DATABASE}", 128_503, 1_000
-    ),
-    "coco": Protocol(
-        5_000, 10_000, "rest+train", False, f"MS-COCO 2014, 80 categories. {_IN_DATABASE}", 117_218, 5_000
-    ),
+    "nuswide_21": Protocol(2100, 10_500, _AGAIN, True, f"NUS-WIDE, its 21 commonest concepts. {_IN}", 193_734, 5000),
+    "nuswide_21_m": Protocol(2100, 10_500, _AGAIN, True, f"The same concepts on NUS-WIDE-m. {_IN}", None, 5000),
+    "nuswide_81_m": Protocol(5000, 10_000, _AGAIN, False, f"NUS-WIDE-m, all 81 concepts. {_IN}", 168_692, 5000),
+    "imagenet": Protocol(5000, 13_000, _AGAIN, True, f"100 classes; queries: validation images. {_IN}", 128_503, 1000),
+    "coco": Protocol(5000, 10_000, _AGAIN, False, f"MS-COCO 2014, 80 categories. {_IN}", 117_218, 5000),
 }
 
 
@@ -47,34 +30,30 @@ def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
     """Draw a split from a pool. The same seed gives the same split on every machine; each part keeps the pool's order.
 
     By class: each class in turn gives its share, from images that no class has taken yet. Where images have several
-    labels the rarest class chooses first, because it has the least to choose from.
-
-    Raises:
-        ValueError: if the seed is no whole number, the pool is too small, or a query stands in another part.
+    labels the rarest class chooses first, because it has the fewest to choose from.
+    Raises ValueError if the seed is not a whole number, the pool is too small, or a query is in another part.
     """
     rng = np.random.default_rng(check_whole("seed", seed, 0))
     labels = pool.labels.numpy()
-    may_ask = np.ones(len(labels), dtype=bool) if pool.held_out is None else pool.held_out.numpy()
-    may_teach = np.ones(len(labels), dtype=bool) if pool.held_out is None else ~may_ask
+    anyone = np.ones(len(labels), dtype=bool)
+    may_ask, may_teach = (anyone, anyone) if pool.held_out is None else (pool.held_out.numpy(), ~pool.held_out.numpy())
     groups = _groups(labels) if protocol.by_class else [np.arange(len(labels))]
     q, t = protocol.query // len(groups), protocol.train // len(groups)
     query, train, taken = [], [], np.zeros(len(labels), dtype=bool)
     for rows in groups:
         rows = rng.permutation(rows[~taken[rows]])
-        asking = rows[may_ask[rows]][:q]
-        taken[asking] = True
-        teaching = rows[may_teach[rows] & ~taken[rows]][:t]
-        taken[teaching] = True
-        if len(asking) < q or len(teaching) < t:
-            each = " a class, but a class has" if protocol.by_class else ", but there are"
-            raise ValueError(f"{name} needs {q} query and {t} training images{each} {len(asking)} and {len(teaching)}.")
-        query.append(asking)
-        train.append(teaching)
+        query.append(rows[may_ask[rows]][:q])
+        taken[query[-1]] = True
+        train.append(rows[may_teach[rows] & ~taken[rows]][:t])
+        taken[train[-1]] = True
+        found = len(query[-1]), len(train[-1])
+        if found != (q, t):
+            each = " per class, but a class has" if protocol.by_class else ", but there are"
+            raise ValueError(f"{name} needs {q} query and {t} training images{each} {found[0]} and {found[1]}.")
     rest = [np.flatnonzero(~taken & may_teach)]
     database = {"rest": rest, "rest+train": rest + train, "train": train}[protocol.database]
-    split = Split(
-        name, seed, protocol, *(Part(pool, np.sort(np.concatenate(rows))) for rows in (query, train, database))
-    )
+    parts = (Part(pool, np.sort(np.concatenate(rows))) for rows in (query, train, database))
+    split = Split(name, seed, protocol, *parts)
     check_disjoint(split)
     return split
 
@@ -94,3 +73,76 @@ def deviations(split: Split, protocol: Protocol) -> list[str]:
         for part, size in wanted.items()
         if size is not None and split.sizes[part] != size
     ]
+
+
+def split_pool(
+    pool: Pool, *, query: int | float, train: int | float, seed: int = 0, name: str = "own", train_in_database=False
+) -> Split:
+    """Draw a split of own pictures: queries first, then training pictures; the database is the rest.
+
+    Each combination of labels gives its share, so that classes of unequal size stay in proportion.
+
+    Args:
+        query, train: how many, as a number of pictures (int) or a share of all (float, above 0 and below 1).
+        seed: of the drawing, at least 0.
+        train_in_database: put the training pictures into the database too; scores are then a little too good.
+
+    Raises ValueError if a number is out of range, or nothing is left for the database.
+    """
+    total = len(pool.labels)
+    q, t = _count("query", query, total), _count("train", train, total)
+    if q + t >= total:
+        raise ValueError(f"query and train take {q} + {t} of {total} pictures, but the database needs some too.")
+    others, queries = hold_out(Part(pool, np.arange(total)), q / total, seed)
+    rest, training = hold_out(others, t / (total - q), seed)
+    database = others if train_in_database else rest
+    return given_split(name, queries, training, database, about="Drawn from own pictures.", seed=seed)
+
+
+def split_unseen(
+    pool: Pool, *, unseen: list[str] | float, query: int | float, seed: int = 0, name: str = "unseen"
+) -> Split:
+    """Train on some classes; query and search only others, which the network has never seen.
+
+    The usual protocols ask whether codes tell known classes apart; this one asks whether that carries over. Pictures
+    with labels of both kinds are left out. (Sablayrolles et al., "How should we evaluate supervised hashing?", 2017.)
+
+    Args:
+        unseen: names of the classes that training must not see, or their share of all classes (drawn by `seed`).
+        query: how many of the unseen classes' pictures are queries, a number or a share; the others are the database.
+
+    Raises ValueError for an unknown class, or if no class is left on one side.
+    """
+    classes = pool.classes
+    check_whole("seed", seed, 0)
+    if isinstance(unseen, numbers.Real):
+        drawn = np.random.default_rng(seed).permutation(len(classes))[: _count("unseen", unseen, len(classes))]
+        unseen = [classes[i] for i in drawn]
+    unseen = [unseen] if isinstance(unseen, str) else list(unseen)
+    for given in unseen:
+        if given not in classes:
+            raise ValueError(f"unseen names {given!r}, but the classes are {', '.join(classes)}.")
+    hidden = np.isin(classes, unseen)
+    if hidden.all() or not hidden.any():
+        raise ValueError(f"unseen names {hidden.sum()} of {len(classes)} classes, but some must be on each side.")
+    labels = pool.labels.numpy().astype(bool)
+    has_hidden, has_known = labels[:, hidden].any(axis=1), labels[:, ~hidden].any(axis=1)
+    strange = Part(pool, np.flatnonzero(has_hidden & ~has_known))
+    if len(strange) < 2:
+        raise ValueError(f"only {len(strange)} pictures show unseen classes alone, but there must be 2 or more.")
+    database, queries = hold_out(strange, _count("query", query, len(strange)) / len(strange), seed)
+    training = Part(pool, np.flatnonzero(has_known & ~has_hidden))
+    about = "Queries and database show only classes that training never sees."
+    return given_split(name, queries, training, database, about=about, seed=seed)
+
+
+def _count(name: str, wanted: int | float, total: int) -> int:
+    """A number of pictures or a share of them -> a number."""
+    whole = isinstance(wanted, numbers.Integral)
+    usable = isinstance(wanted, numbers.Real) and not isinstance(wanted, bool)
+    if not usable or not (1 <= wanted < total if whole else 0 < wanted < 1):
+        raise ValueError(f"{name} is {wanted!r}, but it must be a number from 1 to {total - 1}, or a share like 0.1.")
+    count = int(wanted) if whole else round(float(wanted) * total)
+    if not count:
+        raise ValueError(f"{name} is {wanted!r} of {total}, which is none.")
+    return count

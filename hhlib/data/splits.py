@@ -15,23 +15,14 @@ from hhlib.data.files import ImageFiles
 
 @dataclass(frozen=True)
 class Pool:
-    """All images of a source, before any split.
+    """All images of a source, before any split."""
 
-    Attributes:
-        images: (n, 3, S, S) uint8, in memory or, as `ImageFiles`, on disk.
-        labels: (n, C) uint8, multi-hot; single-label data has one 1 a row.
-        classes: C names.
-        flip: whether a mirrored image keeps its labels (not so for digits).
-        paths: n names of the images, each only once; None numbers them.
-        held_out: (n,) bool, the images that their source keeps for testing: they alone are drawn as queries, and for
-            nothing else. None where it names none.
-    """
-
-    images: Tensor | ImageFiles
-    labels: Tensor
-    classes: list[str]
-    flip: bool
-    paths: list[str] | None = None
+    images: Tensor | ImageFiles  #: (n, 3, S, S) uint8, in memory or on disk
+    labels: Tensor  #: (n, C) uint8, multi-hot; single-label data has one 1 per row
+    classes: list[str]  #: C names
+    flip: bool  #: whether a mirrored image keeps its labels (not so for digits)
+    paths: list[str] | None = None  #: n names of the images, no two the same; None numbers them
+    #: (n,) bool, the images that their source keeps for testing: only they are drawn as queries, and for nothing else
     held_out: Tensor | None = None
 
     def path(self, row: int) -> str:
@@ -42,8 +33,8 @@ class Pool:
 class Part(Dataset):
     """One of the three sets: rows of a pool. ``part[i] -> (image (3, S, S) uint8, labels (C,) uint8, i)``.
 
-    The label matrix `labels` (n, C) is at hand without reading images; `rows` (n,) int64 says where each image stands
-    in the pool, which is its identity.
+    The label matrix `labels` (n, C) is at hand without reading images; `rows` (n,) int64 are the images' rows in the
+    pool, which identify them.
     """
 
     def __init__(self, pool: Pool, rows: np.ndarray):
@@ -57,7 +48,7 @@ class Part(Dataset):
         return self.pool.images[self.rows[index]], self.labels[index], index
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Many at once: (B, 3, S, S) uint8, (B, C) uint8, (B,) int64. Images in memory need no loop over them."""
+        """Many at once, without a loop if in memory: (B, 3, S, S) uint8, (B, C) uint8, (B,) int64."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         return self.pool.images[self.rows[index]], self.labels[index], index
 
@@ -70,30 +61,22 @@ class Part(Dataset):
 
 @dataclass(frozen=True)
 class Protocol:
-    """How many images go where.
+    """How many images go where."""
 
-    Attributes:
-        query, train: images in total; drawn in equal numbers from each class if `by_class`.
-        database: "rest" (all that are neither query nor training image), "rest+train" (all but the queries), "train"
-            (the training set itself), or "lists" (as list files or own pictures say).
-        by_class: see `query`.
-        about: one sentence for the reader.
-        size: images in the database; None where the field fixes no number.
-        topk: cut-off of mAP@k that the field reports for this protocol; None ranks the whole database.
-    """
-
-    query: int
+    query: int  #: images in total
     train: int
+    #: "rest" (all but queries and training images), "rest+train" (all but the queries), "train" (the training set
+    #: itself), or "lists" (as list files or own pictures say)
     database: str
-    by_class: bool
-    about: str
-    size: int | None = None
-    topk: int | None = None
+    by_class: bool  #: whether queries and training images are drawn in equal numbers from each class
+    about: str  #: one sentence for the reader
+    size: int | None = None  #: images in the database; None if the field fixes no number
+    topk: int | None = None  #: k of the mAP@k that the field reports; None ranks the whole database
 
 
 @dataclass(frozen=True)
 class Split:
-    """A data set drawn by a protocol: three parts, and what must be known to use them."""
+    """A data set drawn by a protocol: three parts, and what is needed to use them."""
 
     name: str
     seed: int
@@ -134,26 +117,21 @@ class Split:
         return {"query": self.query, "train": self.train, "database": self.database}
 
     def fingerprint(self) -> str:
-        """SHA-256 over the three lists: equal where the same images stand in the same order."""
+        """SHA-256 over the three lists: equal if the same images are in the same order."""
         digest = hashlib.sha256()
         for name, part in self.parts().items():
-            paths = part.pool.paths
+            paths, rows = part.pool.paths, part.rows.numpy()
             digest.update(name.encode())
-            digest.update("\n".join(map(paths.__getitem__, part.rows)).encode() if paths else _row_bytes(part))
+            digest.update("\n".join(paths[row] for row in rows).encode() if paths else rows.astype("<i8").tobytes())
         return digest.hexdigest()
 
 
 def given_split(name: str, query: Part, train: Part, database: Part, *, about: str, seed=0, check=True) -> Split:
-    """A split whose parts are chosen already, by list files or by the reader.
-
-    Raises:
-        ValueError: if a part is empty or, with `check`, a query stands in another part.
-    """
+    """A split of given parts. Raises ValueError if one is empty or, with `check`, a query is in another part."""
     split = Split(name, seed, Protocol(len(query), len(train), "lists", False, about), query, train, database)
     empty = [part for part, size in split.sizes.items() if not size]
     if empty:
-        total = len(query.pool.labels)
-        raise ValueError(f"{', '.join(empty)} would be empty: {total} pictures are too few for this split.")
+        raise ValueError(f"{', '.join(empty)} would be empty: {len(query.pool.labels)} pictures are too few for this.")
     if check:
         check_disjoint(split)
     return split
@@ -164,39 +142,30 @@ def one_hot(numbers: np.ndarray, num_classes: int) -> Tensor:
     return torch.from_numpy(np.eye(num_classes, dtype=np.uint8)[np.asarray(numbers)])
 
 
-def _row_bytes(part: Part) -> bytes:
-    return part.rows.numpy().astype("<i8").tobytes()
-
-
 def check_disjoint(split: Split) -> None:
     """Raise ValueError if any query image is also a training or a database image."""
-    for name in ("train", "database"):
-        shared = np.intersect1d(split.query.rows, split.parts()[name].rows)
+    for name, part in [("train", split.train), ("database", split.database)]:
+        shared = np.intersect1d(split.query.rows, part.rows)
         if len(shared):
             raise ValueError(
                 f"{len(shared)} of the {len(split.query)} query images of {split.name} also stand in its {name} set "
-                f"(first: {split.query.pool.path(shared[0])}), but a query must meet neither training nor database set."
+                f"(first: {split.query.pool.path(shared[0])}), but a query must be in neither of the other sets."
             )
 
 
 def hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:
     """Cut a validation part from a training part: -> (what is left to train on, validation).
 
-    Model choice then never looks at the query set. Each combination of labels gives its share, so that single-label
-    data stays balanced.
-
-    Args:
-        fraction: share that is held out, from 0 to below 1; each label combination gives its share to within one image.
-
-    Raises:
-        ValueError: for another fraction or seed.
+    The query set is then never used to choose a model. `fraction` is the share that is held out, from 0 to below 1
+    (ValueError otherwise); each combination of labels gives its share to within one image, so that single-label data
+    stays balanced.
     """
     check_whole("seed", seed, 0)
     check_share("validation", fraction)
     rng = np.random.default_rng([seed, 1])  # 1: another stream than the split's
     order = rng.permutation(len(part))
     _, kind = np.unique(part.labels.numpy()[order], axis=0, return_inverse=True)
-    order = order[np.argsort(kind.ravel(), kind="stable")]  # the same label combinations side by side
+    order = order[np.argsort(kind.ravel(), kind="stable")]  # equal label combinations next to each other
     step = np.arange(len(part)) * fraction
     held = np.floor(step + fraction + 1e-9) > np.floor(step + 1e-9)  # every 1/fraction-th
     return part.subset(np.sort(order[~held])), part.subset(np.sort(order[held]))

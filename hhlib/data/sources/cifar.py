@@ -3,6 +3,7 @@
 import hashlib
 import io
 import pickle
+import re
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hhlib.data.download import Archive
 from hhlib.data.splits import Pool, one_hot
 
 FOLDER = "cifar-10-batches-py"
-#: file -> its MD5 in the official archive, in the order in which the images are pooled
+#: File -> its MD5 in the official archive, in the order in which the images are pooled.
 FILES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -31,36 +32,28 @@ ARCHIVE = Archive(
 )
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
-#: All that a pickled NumPy array asks for, under NumPy's old and new module names
+#: All that a pickled NumPy array asks for, under NumPy's new module names, and how Python 3 writes bytes for Python 2.
 _ARRAY_PARTS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),  # how Python 3 writes bytes for Python 2
-}
+    "numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer",
+    "_codecs.encode",
+}  # fmt: skip
 
 
 class _ArraysOnly(pickle.Unpickler):
     """Reads CIFAR-10's pickles and nothing that could run code: arrays, numbers, strings and containers."""
 
     def find_class(self, module: str, name: str):
-        if (module, name) not in _ARRAY_PARTS:
+        module = re.sub(r"^numpy\.core\.", "numpy._core.", module)
+        if f"{module}.{name}" not in _ARRAY_PARTS:
             raise pickle.UnpicklingError(f"the file asks for {module}.{name}, but only NumPy arrays are read from it.")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        return super().find_class(module, name)
 
 
 def cifar10(root: Path) -> Pool:
     """CIFAR-10 (Krizhevsky, 2009): 60,000 photographs of 32 x 32 pixels, the official training and test images pooled.
 
-    Args:
-        root: folder that holds `cifar-10-batches-py`, or that folder itself.
-
-    Raises:
-        FileNotFoundError: if the folder or one of its six files is missing.
-        ValueError: if a file is not what it should be.
+    `root` is the folder that holds `cifar-10-batches-py`, or that folder itself. Raises FileNotFoundError if one of the
+    six files is missing, ValueError if one is not what it should be; warns if one is not the official one.
     """
     folder = root if root.name == FOLDER else root / FOLDER
     missing = [name for name in FILES if not (folder / name).is_file()]
@@ -68,13 +61,13 @@ def cifar10(root: Path) -> Pool:
         raise FileNotFoundError(
             f"{folder} lacks {', '.join(missing)}: unpack {ARCHIVE.url} in {folder.parent}, or load with download=True."
         )
-    files = [(folder / name).read_bytes() for name in FILES]
-    changed = [n for n, raw in zip(FILES, files, strict=True) if hashlib.md5(raw).hexdigest() != FILES[n]]
+    files = {name: (folder / name).read_bytes() for name in FILES}
+    changed = [name for name, raw in files.items() if hashlib.md5(raw).hexdigest() != FILES[name]]
     if changed:
         warnings.warn(f"{folder}: {', '.join(changed)} differ from the official CIFAR-10 (MD5).", stacklevel=2)
-    batches = [_read_batch(folder / name, raw) for name, raw in zip(FILES, files, strict=True)]
-    images = torch.from_numpy(np.concatenate([images for images, _ in batches])).reshape(-1, 3, 32, 32)
-    return Pool(images, one_hot(np.concatenate([numbers for _, numbers in batches]), 10), CLASSES, flip=True)
+    images, numbers = zip(*(_read_batch(folder / name, raw) for name, raw in files.items()), strict=True)
+    images = torch.from_numpy(np.concatenate(images)).reshape(-1, 3, 32, 32)
+    return Pool(images, one_hot(np.concatenate(numbers), 10), CLASSES, flip=True)
 
 
 def _read_batch(path: Path, raw: bytes) -> tuple[np.ndarray, np.ndarray]:

@@ -13,25 +13,11 @@ from hhlib.data.splits import Pool
 FOLDER = "coco"
 YEARS = ("train2014", "val2014")  #: both are pooled
 _HOME = "http://images.cocodataset.org"
+_LABELS = [f"annotations/instances_{year}.json" for year in YEARS]
 ARCHIVES = [
-    Archive(
-        url=f"{_HOME}/annotations/annotations_trainval2014.zip",
-        megabytes=253,
-        makes=[f"annotations/instances_{year}.json" for year in YEARS],
-        md5="0a379cfc70b0e71301e0f377548639bd",
-    ),
-    Archive(
-        url=f"{_HOME}/zips/train2014.zip",
-        megabytes=13_500,
-        makes=["train2014"],
-        md5="0da8c0bd3d6becc4dcb32757491aca88",
-    ),
-    Archive(
-        url=f"{_HOME}/zips/val2014.zip",
-        megabytes=6_600,
-        makes=["val2014"],
-        md5="a3d79f5ed8d289b7a7554ce06a5782b3",
-    ),
+    Archive(f"{_HOME}/annotations/annotations_trainval2014.zip", 253, _LABELS, "0a379cfc70b0e71301e0f377548639bd"),
+    Archive(f"{_HOME}/zips/train2014.zip", 13_500, ["train2014"], "0da8c0bd3d6becc4dcb32757491aca88"),
+    Archive(f"{_HOME}/zips/val2014.zip", 6_600, ["val2014"], "a3d79f5ed8d289b7a7554ce06a5782b3"),
 ]
 
 
@@ -42,21 +28,17 @@ def coco(root: Path, size: int) -> Pool:
         root: folder that holds `coco/annotations`, `coco/train2014` and `coco/val2014`.
         size: side to which the pictures are cut and scaled, in pixels.
 
-    Raises:
-        FileNotFoundError: if a file or all pictures are missing; says what to put where.
-        ValueError: if an annotation file is not what it should be.
+    Raises FileNotFoundError if a file or all pictures are missing, ValueError if a file is not what it should be.
     """
     folder = root / FOLDER
-    files = [folder / "annotations" / f"instances_{year}.json" for year in YEARS]
+    files = [folder / name for name in _LABELS]
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise FileNotFoundError(f"{' and '.join(missing)} is not there; data.prepare('coco') fetches it.")
-    parts = [_read(file, year) for file, year in zip(files, YEARS, strict=True)]
-    classes = parts[0][2]
-    if parts[1][2] != classes:
-        raise ValueError(f"{files[0].name} and {files[1].name} name different categories.")
-    paths = parts[0][0] + parts[1][0]
-    labels = np.concatenate([labels for _, labels, _ in parts])
+        raise FileNotFoundError(f"{' and '.join(missing)} missing; data.load('coco', download=True) fetches them.")
+    (paths, labels, classes), (more, more_labels, others) = map(_read, files, YEARS)
+    if classes != others:
+        raise ValueError(f"{files[0]} and {files[1]} name different categories.")
+    paths, labels = paths + more, np.concatenate([labels, more_labels])
     kept = leave_out_missing(folder, paths, "the pictures of MS-COCO 2014")
     paths = [paths[row] for row in kept]
     return Pool(ImageFiles(folder, paths, size), torch.from_numpy(labels[kept]), classes, flip=True, paths=paths)
@@ -80,7 +62,7 @@ def _read(file: Path, year: str) -> tuple[list[str], np.ndarray, list[str]]:
     paths = list(images.values())
     odd = next((path for path in paths if "/" in path.removeprefix(f"{year}/") or "\\" in path), None)
     if odd:
-        raise ValueError(f"{file}: the picture {odd!r} does not lie in {year} itself.")
+        raise ValueError(f"{file}: the picture {odd!r} is not in {year} itself.")
     labelled = np.flatnonzero(labels.any(axis=1))
     return [paths[i] for i in labelled], labels[labelled], list(categories.values())
 

@@ -6,13 +6,15 @@ import torch.nn.functional as F
 
 from hhlib.data.splits import Pool, one_hot
 
-# --- digits ------------------------------------------------------------------------------------------------------
+SHAPES = ["circle", "square", "triangle", "cross"]
+COLOURS = {"red": (225, 55, 45), "green": (45, 165, 75), "blue": (55, 95, 220)}
+SHAPES_COUNT, SHAPES_SIZE, _SUPER = 3_500, 32, 2  # images, side in pixels, samples per pixel along each side
 
 
 def digits() -> Pool:
     """The 1,797 handwritten digits that come with scikit-learn (UCI Optical Recognition of Handwritten Digits).
 
-    8 x 8 pixels of 17 grey levels, enlarged to 32 x 32 and repeated to three channels. A mirrored 2 is no 2: no flip.
+    8 x 8 pixels of 17 grey levels, enlarged to 32 x 32, in three equal channels. Never mirrored: a mirrored 2 is no 2.
     """
     from sklearn.datasets import load_digits
 
@@ -23,18 +25,11 @@ def digits() -> Pool:
     return Pool(images, one_hot(raw.target, 10), [str(digit) for digit in range(10)], flip=False)
 
 
-# --- shapes ------------------------------------------------------------------------------------------------------
-
-SHAPES = ["circle", "square", "triangle", "cross"]
-COLOURS = {"red": (225, 55, 45), "green": (45, 165, 75), "blue": (55, 95, 220)}
-SHAPES_COUNT, SHAPES_SIZE, _SUPER = 3_500, 32, 2  # images, side in pixels, samples a pixel along each side
-
-
 def shapes(count: int = SHAPES_COUNT, seed: int = 0) -> Pool:
     """Small multi-label pictures drawn from a seed: one to three coloured shapes on a noisy grey ground.
 
-    Twelve concepts, each a colour and a shape ("red circle"); an image carries the label of every concept in it. The
-    shapes lie in different quarters of the image, so none hides another.
+    Twelve concepts, each a colour and a shape ("red circle"); an image has the label of every concept in it. The shapes
+    are in different quarters of the image, so none hides another.
     """
     rng = np.random.default_rng([seed, 2])
     canvas = np.repeat(rng.uniform(60, 200, (count, 1, 1, 1)), 3, axis=3)  # (n, 1, 1, 3)
@@ -67,14 +62,10 @@ def _mask(shape: np.ndarray, quarter: np.ndarray, rng: np.random.Generator) -> n
     y = (grid[None, :, None] - centre[1][:, None, None].astype(np.float32)) / radius
     x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x  # (m, side, side)
     ax, ay = np.abs(x), np.abs(y)
-    covers = [
-        lambda i: x[i] ** 2 + y[i] ** 2 <= 1,
-        lambda i: np.maximum(ax[i], ay[i]) <= 0.85,
-        lambda i: (y[i] <= 0.6) & (1.8 * ax[i] - y[i] <= 1.0),
-        lambda i: (np.minimum(ax[i], ay[i]) <= 0.3) & (np.maximum(ax[i], ay[i]) <= 1),
+    covers = [  # in the order of SHAPES
+        x**2 + y**2 <= 1,
+        np.maximum(ax, ay) <= 0.85,
+        (y <= 0.6) & (1.8 * ax - y <= 1.0),
+        (np.minimum(ax, ay) <= 0.3) & (np.maximum(ax, ay) <= 1),
     ]
-    mask = np.zeros((m, side, side), dtype=bool)
-    for number, cover in enumerate(covers):
-        mine = shape == number
-        mask[mine] = cover(mine)
-    return mask
+    return np.choose(shape[:, None, None], covers)

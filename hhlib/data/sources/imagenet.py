@@ -10,108 +10,18 @@ from hhlib.data.splits import Pool, one_hot
 
 FOLDER = "imagenet"
 #: Label index -> WordNet id, in the order of the published lists.
-SYNSETS = [
-    "n01514668",
-    "n01537544",
-    "n01560419",
-    "n01629819",
-    "n01632458",
-    "n01664065",
-    "n01685808",
-    "n01687978",
-    "n01698640",
-    "n01729322",
-    "n01774750",
-    "n01797886",
-    "n01819313",
-    "n01828970",
-    "n01944390",
-    "n01986214",
-    "n02017213",
-    "n02018207",
-    "n02077923",
-    "n02088466",
-    "n02093256",
-    "n02094114",
-    "n02096177",
-    "n02096294",
-    "n02097209",
-    "n02098105",
-    "n02102177",
-    "n02105162",
-    "n02106550",
-    "n02111129",
-    "n02111277",
-    "n02113023",
-    "n02128385",
-    "n02256656",
-    "n02281787",
-    "n02346627",
-    "n02391049",
-    "n02408429",
-    "n02415577",
-    "n02454379",
-    "n02488291",
-    "n02526121",
-    "n02655020",
-    "n02834397",
-    "n02840245",
-    "n02841315",
-    "n02865351",
-    "n02871525",
-    "n02895154",
-    "n02939185",
-    "n02948072",
-    "n02965783",
-    "n02992211",
-    "n03018349",
-    "n03045698",
-    "n03047690",
-    "n03196217",
-    "n03223299",
-    "n03272562",
-    "n03291819",
-    "n03345487",
-    "n03445924",
-    "n03483316",
-    "n03584829",
-    "n03680355",
-    "n03690938",
-    "n03733131",
-    "n03743016",
-    "n03803284",
-    "n03814639",
-    "n03838899",
-    "n03857828",
-    "n03891332",
-    "n03895866",
-    "n03899768",
-    "n03902125",
-    "n03944341",
-    "n04026417",
-    "n04153751",
-    "n04201297",
-    "n04238763",
-    "n04254120",
-    "n04344873",
-    "n04350905",
-    "n04366367",
-    "n04404412",
-    "n04417672",
-    "n04435653",
-    "n04486054",
-    "n04548362",
-    "n04560804",
-    "n04579432",
-    "n04596742",
-    "n07583066",
-    "n07584110",
-    "n07753113",
-    "n07754684",
-    "n07836838",
-    "n12057211",
-    "n13044778",
-]
+SYNSETS = """
+    n01514668 n01537544 n01560419 n01629819 n01632458 n01664065 n01685808 n01687978 n01698640 n01729322 n01774750
+    n01797886 n01819313 n01828970 n01944390 n01986214 n02017213 n02018207 n02077923 n02088466 n02093256 n02094114
+    n02096177 n02096294 n02097209 n02098105 n02102177 n02105162 n02106550 n02111129 n02111277 n02113023 n02128385
+    n02256656 n02281787 n02346627 n02391049 n02408429 n02415577 n02454379 n02488291 n02526121 n02655020 n02834397
+    n02840245 n02841315 n02865351 n02871525 n02895154 n02939185 n02948072 n02965783 n02992211 n03018349 n03045698
+    n03047690 n03196217 n03223299 n03272562 n03291819 n03345487 n03445924 n03483316 n03584829 n03680355 n03690938
+    n03733131 n03743016 n03803284 n03814639 n03838899 n03857828 n03891332 n03895866 n03899768 n03902125 n03944341
+    n04026417 n04153751 n04201297 n04238763 n04254120 n04344873 n04350905 n04366367 n04404412 n04417672 n04435653
+    n04486054 n04548362 n04560804 n04579432 n04596742 n07583066 n07584110 n07753113 n07754684 n07836838 n12057211
+    n13044778
+""".split()  # noqa: SIM905, a hundred short words
 
 
 def imagenet(root: Path, size: int) -> Pool:
@@ -121,34 +31,23 @@ def imagenet(root: Path, size: int) -> Pool:
         root: folder that holds `imagenet/train/<synset>/*.JPEG` and `imagenet/val/<synset>/*.JPEG`.
         size: side to which the pictures are cut and scaled, in pixels.
 
-    Raises:
-        FileNotFoundError: if a class folder is missing or empty; says what to put where.
+    Raises FileNotFoundError if a class folder is missing or empty.
     """
-    folder = root / FOLDER
-    parts = {part: [_pictures(folder / part / synset) for synset in SYNSETS] for part in ("train", "val")}
-    for part, classes in parts.items():
-        empty = [synset for synset, names in zip(SYNSETS, classes, strict=True) if not names]
+    folder, paths, numbers = root / FOLDER, [], []
+    for part in ("train", "val"):
+        names = [_pictures(folder / part / synset) for synset in SYNSETS]
+        empty = [synset for synset, found in zip(SYNSETS, names, strict=True) if not found]
         if empty:
             flat = " (val must be sorted into class folders too)" if part == "val" else ""
             raise FileNotFoundError(
                 f"{folder / part} lacks pictures in {len(empty)} of the {len(SYNSETS)} class folders, the first being "
                 f"{empty[0]}{flat}; data/README.md says where they come from."
             )
-    listed = [
-        (f"{part}/{synset}/{name}", number, part == "val")
-        for part, classes in parts.items()
-        for number, (synset, names) in enumerate(zip(SYNSETS, classes, strict=True))
-        for name in names
-    ]
-    paths, numbers, held_out = (list(column) for column in zip(*listed, strict=True))
-    return Pool(
-        ImageFiles(folder, paths, size),
-        one_hot(np.array(numbers), len(SYNSETS)),
-        class_names(),
-        flip=True,
-        paths=paths,
-        held_out=torch.tensor(held_out),
-    )
+        for number, found in enumerate(names):
+            paths += [f"{part}/{SYNSETS[number]}/{name}" for name in found]
+            numbers += [number] * len(found)
+    labels, held_out = one_hot(np.array(numbers), len(SYNSETS)), torch.tensor([p.startswith("val/") for p in paths])
+    return Pool(ImageFiles(folder, paths, size), labels, class_names(), True, paths, held_out)
 
 
 def class_names() -> list[str]:
@@ -162,6 +61,4 @@ def class_names() -> list[str]:
 
 def _pictures(folder: Path) -> list[str]:
     """Names of the pictures in a class folder, sorted; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
+    return sorted(path.name for path in folder.glob("*") if path.suffix.lower() in (".jpeg", ".jpg"))

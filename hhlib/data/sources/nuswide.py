@@ -21,19 +21,16 @@ ARCHIVES = [
 
 
 def nuswide(root: Path, size: int, *, concepts: int = CONCEPTS, small: bool = False) -> Pool:
-    """The images that carry at least one of the most frequent concepts. Images without any are left out.
+    """The images with at least one of the most frequent concepts; the others are left out.
 
     Args:
         root: folder that holds `nus-wide` (and `nus-wide-m`).
         size: side to which the pictures are cut and scaled, in pixels.
-        concepts: how many, counted over all 269,648 images; they keep their alphabetical order. 21 gives 195,834
-            images.
+        concepts: how many, counted over all 269,648 images; they keep their alphabetical order. 21: 195,834 images.
         small: the pictures of NUS-WIDE-m, Flickr's small versions as Cao et al. (HashNet, ICCV 2017) collected them.
             Their names hold a photo id, `227529_2414887877_8dfb4fd1c1_m.jpg`, by which they get their labels.
 
-    Raises:
-        FileNotFoundError: if a file or all pictures are missing; says what to put where.
-        ValueError: if a file is not what it should be.
+    Raises FileNotFoundError if a file or all pictures are missing, ValueError if a file is not what it should be.
     """
     folder = root / FOLDER
     paths = read_image_list(folder)
@@ -41,14 +38,13 @@ def nuswide(root: Path, size: int, *, concepts: int = CONCEPTS, small: bool = Fa
     top = np.sort(np.argsort(-labels.sum(axis=0, dtype=np.int64), kind="stable")[:concepts])
     names, labels = [names[i] for i in top], labels[:, top]
     if small:
-        folder, wanted = root / FOLDER_M, "the pictures of NUS-WIDE-m"
+        folder = root / FOLDER_M
         paths, labels = _small(folder, paths, labels)
     else:
-        wanted = "the pictures of NUS-WIDE"
         paths = [f"Flickr/{path}" for path in paths]
-    labelled = np.flatnonzero(labels.any(axis=1))
-    kept = leave_out_missing(folder, [paths[row] for row in labelled], wanted)
-    rows = labelled[kept]
+    rows = np.flatnonzero(labels.any(axis=1))
+    wanted = f"the pictures of NUS-WIDE{'-m' * small}"
+    rows = rows[leave_out_missing(folder, [paths[row] for row in rows], wanted)]
     paths = [paths[row] for row in rows]
     return Pool(ImageFiles(folder, paths, size), torch.from_numpy(labels[rows]), names, flip=True, paths=paths)
 
@@ -59,12 +55,12 @@ def read_image_list(folder: Path) -> list[str]:
     paths = [line.strip().replace("\\", "/") for line in file.read_text().splitlines()]
     odd = next((i for i, path in enumerate(paths) if not path or path.startswith("/") or ".." in path.split("/")), None)
     if odd is not None:
-        raise ValueError(f"{file} line {odd + 1}: {paths[odd]!r} is no relative path of an image.")
+        raise ValueError(f"{file} line {odd + 1}: {paths[odd]!r} is not a relative path of an image.")
     return paths
 
 
 def read_concepts(folder: Path, images: int) -> tuple[list[str], np.ndarray]:
-    """The 81 files `Labels_airport.txt`, one 0 or 1 a line, an image a line -> names (81), labels (n, 81) uint8."""
+    """The 81 files `Labels_airport.txt`, a 0 or 1 per image and line -> names (81), labels (n, 81) uint8."""
     place = _first(folder, ["Groundtruth/AllLabels", "AllLabels"], "folder of concept files")
     files = sorted(place.glob("Labels_*.txt"))
     if len(files) != CONCEPTS:
@@ -75,20 +71,16 @@ def read_concepts(folder: Path, images: int) -> tuple[list[str], np.ndarray]:
 
 def _read_flags(file: Path, images: int) -> np.ndarray:
     lines = file.read_bytes().split()
-    flags = np.frombuffer(b"".join(lines), dtype=np.uint8) - ord("0")
-    if len(flags) != len(lines) or (flags > 1).any():
+    if set(lines) - {b"0", b"1"}:
         odd = next(i for i, line in enumerate(lines) if line not in (b"0", b"1"))
         raise ValueError(f"{file} line {odd + 1}: {lines[odd].decode(errors='replace')!r}, but it must be 0 or 1.")
-    if len(flags) != images:
-        raise ValueError(f"{file} has {len(flags):,} lines, but the image list has {images:,}.")
-    return flags
+    if len(lines) != images:
+        raise ValueError(f"{file} has {len(lines):,} lines, but the image list has {images:,}.")
+    return np.frombuffer(b"".join(lines), dtype=np.uint8) - ord("0")
 
 
 def _small(folder: Path, listed: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The pictures of NUS-WIDE-m with the labels of the official image that has the same photo id.
-
-    An id that the list names twice carries the labels of both lines.
-    """
+    """The pictures of NUS-WIDE-m with the labels of all official images that have the same photo id."""
     by_id = {}
     for row, path in enumerate(listed):
         by_id.setdefault(_photo_id(path, -1), []).append(row)
@@ -110,7 +102,6 @@ def _photo_id(name: str, word: int) -> str:
 def _first(folder: Path, choices: list[str], what: str) -> Path:
     found = [folder / choice for choice in choices if (folder / choice).exists()]
     if not found:
-        raise FileNotFoundError(
-            f"{folder / choices[0]} (NUS-WIDE's {what}) is not there; data.prepare('nuswide_21') fetches it."
-        )
+        raise FileNotFoundError(f"{folder / choices[0]} (NUS-WIDE's {what}) is missing; "
+                                "data.load('nuswide_21', download=True) fetches it.")  # fmt: skip
     return found[0]
