@@ -72,7 +72,7 @@ class Experiment:
         own = losses.hyperparameters(self.settings.method)
         loss = losses.defaults(self.settings.method) | self.settings.recipe.loss
         rows |= {f"loss.{name}": (loss[name], field.metadata["help"]) for name, field in own.items()}
-        return pd.DataFrame(rows, index=["value", "what it is"]).T
+        return pd.DataFrame(rows, index=["value", "what it is"], dtype=object).T
 
     def has(self, name: str) -> bool:
         """Whether the run has a file already, such as "model.safetensors", "codes.npz" or "metrics.json"."""
@@ -187,9 +187,10 @@ class Experiment:
         Of an asymmetric method, the database's codes are those it learnt with the labels; `encode("database")` gives
         what the network says instead.
         """
+        self.need("model.safetensors", "03")
+        if self.run.record["data"]["fingerprint"] != self.split.fingerprint():
+            raise ValueError(f"{self.run.path} was trained on another split of {self.split.name}; use resume=false.")
         if not self.has("codes.npz"):
-            self.need("model.safetensors", "03")
-            self._check_split()
             learnt = self.run.database_codes()
             codes = {"query": retrieval.pack(self.encode("query"))}
             codes["database"] = retrieval.pack(self.encode("database")) if learnt is None else learnt
@@ -233,10 +234,6 @@ class Experiment:
         beside |= dict(database_codes_learnt=self.run.database_codes() is not None)
         self.run.save_metrics(scores, **beside)
         return scores | beside
-
-    def _check_split(self) -> None:
-        if self.run.record["data"]["fingerprint"] != self.split.fingerprint():
-            raise ValueError(f"{self.run.path} was trained on another split of {self.split.name}; use resume=false.")
 
     # --- for pages ---------------------------------------------------------------------------------------------------
 
