@@ -52,22 +52,14 @@ def earlier_state(run: Run, record: dict) -> dict | None:
                 f"{run.path} holds a run with {name} = {before!r}, but {now!r} is asked for; "
                 "use resume=false to train afresh, or another runs_dir to keep both."
             )
-    try:
-        return _load(path)
-    except Exception as error:
-        if not path.with_name(PREVIOUS).is_file():
-            raise ValueError(f"{path} is damaged or cut short; use resume=false to train afresh.") from error
-    print(f"{path} is damaged or cut short; resuming from the one before.")
-    try:
-        return _load(path.with_name(PREVIOUS))
-    except Exception as error:
-        raise ValueError(
-            f"{path} and {PREVIOUS} are damaged or cut short; use resume=false to train afresh."
-        ) from error
-
-
-def _load(path: Path) -> dict:
-    return {"tally": {}} | torch.load(path, weights_only=True, map_location="cpu")
+    found = [file for file in (path, path.with_name(PREVIOUS)) if file.is_file()]
+    for file in found:
+        try:
+            return {"tally": {}} | torch.load(file, weights_only=True, map_location="cpu")
+        except Exception:  # whatever a damaged file makes PyTorch raise
+            print(f"{file} is damaged or cut short.")
+    names = " and ".join(str(file) for file in found)
+    raise ValueError(f"{names} cannot be read; use resume=false to train afresh.")
 
 
 def _comparable(record: dict) -> dict:

@@ -1,12 +1,12 @@
 """Processes of this machine, one for each GPU, started from a notebook or a script."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
 import torch
+from accelerate.utils import patch_environment
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -29,7 +29,8 @@ def in_processes(processes: int, work: Callable, arguments: tuple) -> None:
         max_restarts=0,
         start_method="spawn",
     )
-    with _handlers(), _threads(max(1, torch.get_num_threads() // processes)):
+    threads = max(1, torch.get_num_threads() // processes)  # numba's must be the same as PyTorch's, see `hhlib`
+    with _handlers(), patch_environment(OMP_NUM_THREADS=threads, NUMBA_NUM_THREADS=threads):
         try:
             elastic_launch(config, _and_leave)(work, arguments)
         except ChildFailedError as error:
@@ -41,22 +42,6 @@ def in_processes(processes: int, work: Callable, arguments: tuple) -> None:
 def _and_leave(work: Callable, arguments: tuple) -> None:
     work(*arguments)
     torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Processes started inside get this many threads each. numba's must be the same, see `hhlib`."""
-    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(number)))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
