@@ -12,7 +12,7 @@ import torch
 from timm.models.nest import blockify, deblockify
 from torch import Tensor, nn
 
-from hhlib.network import BlockAttention
+from hhlib.network import BlockAttention, evaluating
 
 
 @contextmanager
@@ -20,11 +20,8 @@ def capture(net: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Collect the attention weights of every forward pass inside the block, by module name.
 
     ``with capture(net) as maps: net(images)`` fills `maps` with (B, H, T, N, N) tensors whose rows sum to 1. The pass
-    itself stays as it is, fused kernels included: the weights, which those never form, are computed beside it from
-    each layer's input. No hook stays on leaving, also after an error.
-
-    Raises:
-        RuntimeError: if the block ends without a single map: a silent empty result has fooled people before.
+    itself is unchanged, fused kernels included: the weights, which those never form, are computed separately from each
+    layer's input. All hooks are removed on leaving, even after an error. RuntimeError if nothing was captured.
     """
     maps: dict[str, Tensor] = {}
 
@@ -38,48 +35,46 @@ def capture(net: nn.Module) -> Iterator[dict[str, Tensor]]:
                 undo.callback(module.register_forward_pre_hook(partial(keep, name=name)).remove)
         yield maps
         if not maps:
-            raise RuntimeError("no attention was captured: run the network inside the block, on a HybridHash.")
+            raise RuntimeError("no attention was captured: run a HybridHash network inside the block.")
 
 
 def block_attention(net: nn.Module, images: Tensor) -> dict[tuple[int, int], Tensor]:
-    """Attention of every transformer layer: ``{(level, layer): (B, H, T, N, N)}``, levels and layers from 0.
+    """Attention of every transformer layer for normalised images (B, 3, S, S).
 
-    Args:
-        images: (B, 3, S, S), normalised.
+    Returns:
+        ``{(level, layer): (B, H, T, N, N)}``, levels and layers from 0.
     """
-    return {
-        (int(name.split(".")[1]), int(name.split(".")[3])): weights
-        for name, weights in _attention(net, images).items()
-        if ".transformer_encoder." in name
-    }
+    found = _attention(net, images)
+    places = [(i, j) for i, level in enumerate(net.levels) for j in range(len(level.transformer_encoder))]
+    return {(i, j): found[f"levels.{i}.transformer_encoder.{j}.attn"] for i, j in places}
 
 
 def token_attention(net: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Attention among block tokens: before level 1, before level 2, in the hash layer.
+    """Attention among block tokens for normalised images (B, 3, S, S).
 
     Returns:
-        ``{"level 1": (B, H, 16, 16), "level 2": (B, H, 4, 4), "hash layer": (B, H, 1, 1)}`` at one token a block.
+        ``{"level 1": (B, H, 16, 16), "level 2": (B, H, 4, 4), "hash layer": (B, H, 1, 1)}`` with one token per block.
     """
-    names = {"levels.1.": "level 1", "levels.2.": "level 2", "hash_layer.": "hash layer"}
+    places = {"level 1": "levels.1.pool", "level 2": "levels.2.pool", "hash layer": "hash_layer"}
+    names = {label: f"{module}.tokens.attn" for label, module in places.items()}
     found = _attention(net, images)
-    return {
-        label: weights[:, :, 0]
-        for start, label in names.items()
-        for name, weights in found.items()
-        if name.startswith(start) and ".tokens." in name
-    }
+    return {label: found[name][:, :, 0] for label, name in names.items() if name in found}
 
 
 @torch.no_grad()
 def _attention(net: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    was_training = net.training
-    net.eval()
-    try:
-        with capture(net) as maps:
-            net(images)
-    finally:
-        net.train(was_training)
+    with evaluating(net), capture(net) as maps:
+        net(images)
     return maps
+
+
+def of_head(weights: Tensor, head: int | str) -> Tensor:
+    """One head, from 0, or the "mean" of all: (..., H, T, N, N) -> (..., T, N, N); IndexError for any other head."""
+    if head == "mean":
+        return weights.mean(dim=-4)
+    if not 0 <= int(head) < weights.shape[-4]:
+        raise IndexError(f'head is {head}, but it must be "mean" or a number from 0 to {weights.shape[-4] - 1}.')
+    return weights[..., int(head), :, :, :]
 
 
 def received(weights: Tensor) -> Tensor:
@@ -88,18 +83,14 @@ def received(weights: Tensor) -> Tensor:
 
 
 def to_grid(values: Tensor) -> Tensor:
-    """Blocks put back where they lie in the image: (..., T, N) -> (..., g, g), g = sqrt(T * N)."""
+    """Blocks put back in their places in the image: (..., T, N) -> (..., g, g), g = sqrt(T * N)."""
     *lead, T, N = values.shape
     grid = deblockify(values.reshape(-1, T, N, 1), round(N**0.5))  # (-1, g, g, 1)
     return grid.reshape(*lead, *grid.shape[1:3])
 
 
 def of_token(weights: Tensor, row: int, column: int) -> Tensor:
-    """What one token looks at: (..., T, N, N) -> (..., g, g), zero outside the token's block.
-
-    Args:
-        row, column: the token's place in the level's grid, from 0.
-    """
+    """What the token at a place of the level's grid looks at: (..., T, N, N) -> (..., g, g), zero outside its block."""
     *_, T, N, _ = weights.shape
     edge, blocks = round(N**0.5), round(T**0.5)
     block = row // edge * blocks + column // edge
@@ -116,9 +107,8 @@ def entropy(weights: Tensor) -> Tensor:
 
 def distance(weights: Tensor) -> Tensor:
     """How far a token looks, on average, in tokens of its level: (..., N, N) -> (...), 0 to the block's diagonal."""
-    N = weights.shape[-1]
-    edge = round(N**0.5)
-    place = torch.stack([torch.arange(N) // edge, torch.arange(N) % edge], dim=1).to(weights)  # (N, 2)
+    along = torch.arange(round(weights.shape[-1] ** 0.5))
+    place = torch.cartesian_prod(along, along).to(weights)  # (N, 2), row and column
     return (weights * torch.cdist(place, place)).sum(dim=-1).mean(dim=-1)
 
 
@@ -126,30 +116,23 @@ def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
     """Attention followed from the hash layer's mean down to the patches, through all layers.
 
     Within a level: Abnar & Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: half of each token stays
-    where it is (the residual branch), half goes along the attention, averaged over heads; layers multiply. Between
-    levels, each token stands for the four below it, in equal shares, so that even attention gives an even map. Left
-    out: convolutions, block tokens, MLPs, and the overlap of the max pooling's windows.
-
-    Args:
-        blocks: of `block_attention`.
+    in place (the residual branch), half follows the attention, averaged over heads; layers multiply. Between levels,
+    each token passes equal shares to the four below it, so that even attention gives an even map. Convolutions, block
+    tokens, MLPs and the overlap of the max pooling's windows are left out.
 
     Returns:
-        (B, g, g), the share of each token of level 0; sums to 1.
+        (B, g, g), the share of each token of level 0; sums to 1. Made from the result of `block_attention`.
     """
-    top = max(level for level, _ in blocks)
     share = None
-    for level in range(top, -1, -1):
+    for level in (2, 1, 0):
         layers = [blocks[key].mean(dim=1) for key in sorted(blocks) if key[0] == level]  # (B, T, N, N) each
         B, T, N, _ = layers[0].shape
-        edge = round(N**0.5)
-        share = layers[0].new_full((B, T, N), 1 / (T * N)) if share is None else _finer(share, edge)
+        if share is None:
+            share = layers[0].new_full((B, T, N), 1 / (T * N))
+        else:  # from g tokens along an edge to 2g
+            share = share.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2) / 4  # (B, 2g, 2g)
+            share = blockify(share[..., None], round(N**0.5))[..., 0]  # (B, T, N)
         for attention in reversed(layers):
             share = (share + (share[..., None, :] @ attention)[..., 0, :]) / 2  # (B, T, N)
         share = to_grid(share)  # (B, g, g)
     return share
-
-
-def _finer(share: Tensor, edge: int) -> Tensor:
-    """(B, g, g) shares of a level -> (B, T, N) shares of the finer level below, 2g tokens along an edge."""
-    grid = share.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2) / 4  # (B, 2g, 2g)
-    return blockify(grid[..., None], edge)[..., 0]

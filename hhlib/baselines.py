@@ -1,7 +1,7 @@
 """Codes without a hashing loss, from any vectors: random directions, principal components, ITQ, a classifier's answer.
 
-Each is fitted to training vectors x (n, D) and gives back a function that turns vectors (m, D) into m rows of numbers
-whose signs are the code, as a network's output is.
+Each is fitted to training vectors x (n, D) and returns a function that turns vectors (m, D) into (m, K) numbers whose
+signs are the code, as a network's output is.
 """
 
 import math
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import faiss
 import numpy as np
 
-from hhlib.common import check_bits
+from hhlib.common import check_bits, check_whole
 from hhlib.data import Part, scale
 
 Encoder = Callable[[np.ndarray], np.ndarray]
@@ -24,7 +24,7 @@ def pixels(part: Part, side: int = 32) -> np.ndarray:
 
 
 def lsh(x: np.ndarray, bits: int, *, seed: int = 0) -> Encoder:
-    """Locality-sensitive hashing: on which side of K random planes through the mean a vector lies.
+    """Locality-sensitive hashing: on which side of K random planes through the mean a vector is.
 
     Two vectors at an angle a, seen from the mean, differ in a share a / pi of the bits (Charikar, STOC 2002).
     """
@@ -35,28 +35,31 @@ def lsh(x: np.ndarray, bits: int, *, seed: int = 0) -> Encoder:
 
 def pca_sign(x: np.ndarray, bits: int) -> Encoder:
     """The signs of the first K principal components: few bits carry most of the variance, the last hardly any."""
-    _check_width(x, bits)
-    pca = faiss.PCAMatrix(x.shape[1], bits)
+    n, D = x.shape
+    if check_bits(bits) > min(n, D):
+        raise ValueError(f"bits is {bits}, but {n} training vectors of {D} numbers have {min(n, D)} components.")
+    pca = faiss.PCAMatrix(D, bits)
     pca.train(np.ascontiguousarray(x, dtype=np.float32))
     return lambda y: pca.apply(np.ascontiguousarray(y, dtype=np.float32))
 
 
 def itq(x: np.ndarray, bits: int, *, iterations: int = 50, starts: int = 5, seed: int = 0) -> Encoder:
-    """Iterative quantisation: principal components, turned so that they lie near corners of the cube (-1, +1)^K.
+    """Iterative quantisation: principal components, rotated so that they are near corners of the cube (-1, +1)^K.
 
-    With V the components and R a rotation, ||B - V R||^2 is lowered in turns: B = sgn(V R), then the best R by a
+    With V the components and R a rotation, ||B - V R||^2 is lowered by turns: B = sgn(V R), then the best R from a
     singular value decomposition; the best of several random starts is kept. Gong and Lazebnik, "Iterative
     Quantization: A Procrustean Approach to Learning Binary Codes", CVPR 2011. (Written out because faiss' ITQ, 1.15,
-    came no nearer to the corners than the components alone, also where they can be reached.)
+    came no nearer to the corners than the components alone, even where they can be reached.)
     """
+    check_whole("starts", starts, 1)
     components, rng = pca_sign(x, bits), np.random.default_rng(seed)
     V = components(x)  # (n, K)
-    turns = [_turn(V, np.linalg.qr(rng.normal(size=(bits, bits)))[0], iterations) for _ in range(starts)]
-    best = min(turns, key=lambda R: np.square(np.abs(V @ R) - 1).sum())
+    rotations = [_rotation(V, np.linalg.qr(rng.normal(size=(bits, bits)))[0], iterations) for _ in range(starts)]
+    best = min(rotations, key=lambda R: np.square(np.abs(V @ R) - 1).sum())
     return lambda y: components(y) @ best
 
 
-def _turn(V: np.ndarray, R: np.ndarray, iterations: int) -> np.ndarray:
+def _rotation(V: np.ndarray, R: np.ndarray, iterations: int) -> np.ndarray:
     """ITQ's rotation (K, K) from a start R."""
     for _ in range(iterations):
         B = np.where(V @ R >= 0, 1.0, -1.0)
@@ -66,14 +69,10 @@ def _turn(V: np.ndarray, R: np.ndarray, iterations: int) -> np.ndarray:
 
 
 def class_number(x: np.ndarray, labels: np.ndarray) -> Encoder:
-    """A linear classifier's answer, written in binary: ceil(log2 C) bits (logistic regression, scikit-learn).
+    """A linear classifier's answer in binary: ceil(log2 C) bits (logistic regression, scikit-learn).
 
-    All images that it takes for the same class share a code, so mAP is as good as the classifier, and nothing is left
-    to tell two of them apart.
-
-    Args:
-        x: (n, D) vectors.
-        labels: (n, C) with one label each.
+    All images given the same class share a code, so mAP is as good as the classifier, and nothing tells two of them
+    apart. `labels` (n, C) must have one label each.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -81,15 +80,7 @@ def class_number(x: np.ndarray, labels: np.ndarray) -> Encoder:
 
     labels = np.asarray(labels)
     if (np.count_nonzero(labels, axis=1) != 1).any():
-        raise ValueError("class_number needs exactly one label an image, but some have none or several.")
+        raise ValueError("labels must give each image exactly one class, but some have none or several.")
     bits = max(1, math.ceil(math.log2(labels.shape[1])))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, labels.argmax(axis=1))
     return lambda y: np.where(model.predict(y)[:, None] >> np.arange(bits) & 1, 1.0, -1.0)
-
-
-def _check_width(x: np.ndarray, bits: int) -> None:
-    most = min(x.shape)
-    if check_bits(bits) > most:
-        raise ValueError(
-            f"bits is {bits}, but {x.shape[0]} training vectors of {x.shape[1]} numbers have {most} components."
-        )

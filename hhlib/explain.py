@@ -2,7 +2,10 @@
 
 Every map answers one question, a *target* t (B, K): how does the score s = sum over bits of t_k * tanh(z_k) depend on
 the pixels? See `code_target`, `bit_target`, `likeness_target`. A map is only as good as its test: `removal_curves`
-takes away what it calls important and watches the code; a random map is what it must beat.
+removes what it calls important and watches the code; a map must beat a random one.
+
+Images x (B, 3, S, S) are normalised, so that 0 is the mean colour. A network is left as it was, without hooks or
+gradients.
 """
 
 from collections.abc import Iterator
@@ -14,30 +17,30 @@ from torch import Tensor, nn
 
 from hhlib import attention
 from hhlib.common import check_choice, check_whole
-from hhlib.losses import sign
+from hhlib.network import evaluating
 
-#: Maps that `attribution` knows; the last one is what the others must beat.
+#: Maps that `attribution` knows; the others must beat the last one.
 NAMES = ("rollout", "gradient", "integrated gradients", "Grad-CAM", "occlusion", "random")
 
 AT_ONCE = 64  #: altered images that go through the network together
 
 
 def code_target(z: Tensor) -> Tensor:
-    """All bits of an image's own code, equally: z (B, K) -> (B, K). The same as being like itself."""
+    """All bits of an image's own code, equally: z (B, K) -> (B, K). The same as its likeness to itself."""
     return likeness_target(z)
 
 
 def bit_target(z: Tensor, bit: int) -> Tensor:
-    """One bit, for what it is: z (B, K) -> (B, K)."""
+    """One bit, with the sign it has: z (B, K) -> (B, K)."""
     check_whole("bit", bit, 0, z.shape[1] - 1)
     target = torch.zeros_like(z)
-    target[:, bit] = sign(z[:, bit])
+    target[:, bit] = _sign(z[:, bit])
     return target
 
 
 def likeness_target(other: Tensor) -> Tensor:
-    """How near an image is to another: other's z (B, K) -> (B, K). With codes of ±1, s is 1 - 2 d / K."""
-    return sign(other) / other.shape[1]
+    """How similar an image's code is to another's: other z (B, K) -> (B, K). With codes of ±1, s is 1 - 2 d / K."""
+    return _sign(other) / other.shape[1]
 
 
 def score(z: Tensor, target: Tensor) -> Tensor:
@@ -46,28 +49,20 @@ def score(z: Tensor, target: Tensor) -> Tensor:
 
 
 def attribution(net: nn.Module, x: Tensor, target: Tensor, name: str) -> Tensor:
-    """One of the maps, by name: (B, S, S), larger where more of the score comes from.
-
-    Args:
-        net: a `HybridHash`; left as it was, without hooks or gradients.
-        x: (B, 3, S, S), normalised, so that 0 is the mean colour.
-        target: (B, K).
-        name: one of `NAMES`.
-    """
+    """The map of this name, one of `NAMES`: (B, S, S), larger where more of the score comes from."""
     check_choice("map", name, NAMES)
+    if name == "rollout":
+        return _to_side(attention.rollout(attention.block_attention(net, x)), x.shape[-1])
+    if name == "random":
+        return _to_side(torch.rand(len(x), *_grid(net), device=x.device), x.shape[-1])
     maps = {
-        "rollout": lambda: _to_side(attention.rollout(attention.block_attention(net, x)), x.shape[-1]),
-        "gradient": lambda: gradient(net, x, target),
-        "integrated gradients": lambda: integrated_gradients(net, x, target),
-        "Grad-CAM": lambda: grad_cam(net, x, target),
-        "occlusion": lambda: occlusion(net, x, target),
-        "random": lambda: _to_side(torch.rand(len(x), *_grid(net), device=x.device), x.shape[-1]),
-    }
-    return maps[name]()
+        "gradient": gradient, "integrated gradients": integrated_gradients, "Grad-CAM": grad_cam, "occlusion": occlusion
+    }  # fmt: skip
+    return maps[name](net, x, target)
 
 
 def gradient(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    """How much the score moves when a pixel does: |ds/dx|, the largest of the three channels; (B, S, S) of at least 0.
+    """How much the score moves with a pixel: |ds/dx|, the largest of the three channels; (B, S, S), at least 0.
 
     Simonyan et al., "Deep Inside Convolutional Networks", 2013 (arXiv 1312.6034).
     """
@@ -76,10 +71,10 @@ def gradient(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
 
 
 def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: int = 16) -> Tensor:
-    """What each pixel adds to the score on the straight way from the mean colour to the image: (B, S, S), with sign.
+    """What each pixel adds to the score along the straight line from the mean colour to the image: (B, S, S), signed.
 
-    The sum over pixels is s(image) - s(mean colour), up to the error of the sum over steps: it is large for this
-    network, whose norms turn at once when the first trace of an image appears. Sundararajan et al., "Axiomatic
+    The sum over pixels is s(image) - s(mean colour), up to the error of the sum over steps. That error is large for
+    this network, whose norms turn the first trace of an image into full contrast. Sundararajan et al., "Axiomatic
     Attribution for Deep Networks", ICML 2017.
     """
     check_whole("steps", steps, 1)
@@ -87,8 +82,8 @@ def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: in
     slopes = torch.zeros_like(x)
     with frozen(net):
         for some in shares.split(max(1, AT_ONCE // len(x))):
-            on_the_way = (x[:, None] * some).flatten(0, 1)  # (B * shares, 3, S, S)
-            slope = _slope(net, on_the_way, target.repeat_interleave(len(some), dim=0))
+            blends = (x[:, None] * some).flatten(0, 1)  # (B * shares, 3, S, S)
+            slope = _slope(net, blends, target.repeat_interleave(len(some), dim=0))
             slopes += slope.unflatten(0, (len(x), -1)).sum(dim=1)
     return (x * slopes / steps).sum(dim=1)
 
@@ -96,7 +91,8 @@ def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: in
 def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Tensor:
     """Channels of a level that raise the score, weighted by how much: (B, S, S), 0 to 1 in each image.
 
-    Selvaraju et al., "Grad-CAM", ICCV 2017, by the library grad-cam. Level 1 is half as fine as level 0 and knows more.
+    Selvaraju et al., "Grad-CAM", ICCV 2017, from the library grad-cam. Level 1 is half as fine as level 0, but its
+    features say more about the code.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -112,12 +108,10 @@ def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Te
 
 @torch.no_grad()
 def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) -> Tensor:
-    """What the score loses when a square takes on the mean colour: (B, S, S), with sign.
+    """What the score loses when a square is covered with the mean colour: (B, S, S), signed.
 
-    Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014.
-
-    Args:
-        squares: along an edge; divides S.
+    Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014. There are `squares` along an
+    edge, which must divide S.
     """
     B, _, S, _ = x.shape
     check_whole("squares", squares, 1, S)
@@ -135,9 +129,9 @@ def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) ->
 def traverse(net: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, list[Tensor]]:
     """From the whole image down to the block that adds most to the score, then to that block's best child.
 
-    A block adds the sum over its tokens and channels of feature times gradient, to first order; its features also hold
-    what came from its neighbours through convolutions and block tokens. The blocks of the levels are a tree
-    (1, 4, 16), which is what NesT is nested for: Zhang et al., AAAI 2022, section "visual interpretability".
+    A block adds the sum over its tokens and channels of feature times gradient, to first order; its features also
+    contain what came from its neighbours through convolutions and block tokens. The blocks of the levels form a tree
+    (1, 4, 16), which is why NesT is nested: Zhang et al., AAAI 2022, section "visual interpretability".
 
     Returns:
         (B, 3, 2): row and column of the chosen block in level 2, 1 and 0, of 1, 2 and 4 along an edge; and what every
@@ -161,29 +155,26 @@ def traverse(net: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, list[Te
 def removal_curves(
     net: nn.Module, x: Tensor, importance: Tensor, *, insertion: bool = False, steps: int = 16
 ) -> Tensor:
-    """Share of the code's bits that stay while the image goes, its most important squares first.
+    """Share of the code's bits that are kept while the image is removed, its most important squares first.
 
-    Petsiuk et al., "RISE", BMVC 2018, with the code in the place of a class. What is taken away takes on the mean
+    Petsiuk et al., "RISE", BMVC 2018, with the code in place of a class. What is removed is replaced by the mean
     colour. A good map makes the curve fall at once (deletion) or rise at once (insertion); compare with a random one.
 
     Args:
-        net: a `HybridHash`.
-        x: (B, 3, S, S), normalised.
-        importance: (B, S, S), averaged over squares of a patch of the network; equal ones go in random order.
+        importance: (B, S, S), averaged over the network's patches; equally important ones are removed in random order.
         insertion: start from the mean colour and put the most important squares back first.
-        steps: how many times something is taken away.
+        steps: in how many steps the whole image is removed.
 
     Returns:
         (B, steps + 1), from the whole image (or none of it) to none of it (or the whole).
     """
     check_whole("steps", steps, 1)
-    squares = F.adaptive_avg_pool2d(importance, _grid(net)).flatten(1)  # (B, g*g)
-    rank = _ranks(squares)
+    rank = _ranks(F.adaptive_avg_pool2d(importance, _grid(net)).flatten(1))  # (B, g*g)
     curve = []
     with frozen(net):
         code = net(x) >= 0
         for step in range(steps + 1):
-            taken = (rank < round(step * squares.shape[1] / steps)).view(-1, *_grid(net)).to(x)
+            taken = (rank < round(step * rank.shape[1] / steps)).view(-1, *_grid(net)).to(x)
             shown = _to_side(taken if insertion else 1 - taken, x.shape[-1])[:, None]  # (B, 1, S, S)
             curve.append(((net(x * shown) >= 0) == code).float().mean(dim=1))
     return torch.stack(curve, dim=1)
@@ -196,17 +187,20 @@ def area(curve: Tensor) -> Tensor:
 
 @contextmanager
 def frozen(net: nn.Module) -> Iterator[None]:
-    """Inside, the network is in evaluation mode and its parameters collect no gradients; afterwards all is as before,
-    also after an error."""
-    modes, before = [(m, m.training) for m in net.modules()], [(p, p.requires_grad, p.grad) for p in net.parameters()]
-    net.eval().requires_grad_(False)
+    """Evaluation mode inside, and no gradients for parameters; afterwards all is as before, even after an error."""
+    before = [(p, p.requires_grad, p.grad) for p in net.parameters()]
     try:
-        yield
+        with evaluating(net):
+            net.requires_grad_(False)
+            yield
     finally:
-        for module, training in modes:
-            module.training = training
         for parameter, needs, grad in before:
             parameter.requires_grad_(needs).grad = grad
+
+
+def _sign(z: Tensor) -> Tensor:
+    """-1 or +1, and +1 for 0, as in the code."""
+    return torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Encode a set once, keep the packed codes, search them.
 
-Codes are stored the way they are searched: 8 bits a byte. CIFAR-10's 54,000 database images at 64 bits are 432 KB.
+Codes are stored the way they are searched: 8 bits per byte. CIFAR-10's 54,000 database images at 64 bits are 432 KB.
 """
+
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from hhlib.common import check_choice, check_whole
 from hhlib.data import Part, loader, normalise
 from hhlib.metrics import pack_signs, unpack_signs
+from hhlib.network import evaluating
 
 
 def pack(z: Tensor | np.ndarray) -> np.ndarray:
@@ -25,7 +28,7 @@ def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
 @torch.inference_mode()
 def encode(
     net: nn.Module,
-    part: Part,
+    images: Part | Tensor,
     *,
     mean: list[float],
     std: list[float],
@@ -33,24 +36,42 @@ def encode(
     batch_size: int = 500,
     features: bool = False,
 ) -> Tensor:
-    """The network's outputs for all images of a part, in its order: -> z (n, K) float32, on the CPU.
+    """The network's outputs for all images, in their order: z (n, K) float32, on the CPU; its mode is left as it was.
 
     Args:
-        mean, std: of the images' channels, as in training (`run.json` keeps them).
-        precision: "float32", or "bf16" for automatic mixed precision where the machine has it.
+        images: a part of a split, or any pictures (n, 3, S, S) uint8; they are scaled to the network's input size.
+        mean, std: of the channels, as in training (`run.json` has them).
+        precision: "float32", or "bf16" for automatic mixed precision.
         batch_size: images at a time; lower it if memory runs out.
         features: the backbone's features instead, averaged over the image, (n, D).
+
+    Raises:
+        ValueError: for no images, images of another shape or type, or another precision.
+        FloatingPointError: if an output is infinite or not a number.
     """
+    check_choice("precision", precision, ("float32", "bf16"))
     device = next(net.parameters()).device
-    net.eval()
     outputs = []
-    for images, _, _ in loader(part, batch_size=batch_size, device=device.type):
-        images = normalise(images.to(device, non_blocking=True), mean, std, net.img_size)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            z = net.forward_features(images).mean(dim=(2, 3)) if features else net(images)
-            outputs.append(z.float().cpu())
-    return torch.cat(outputs)
+    with evaluating(net), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for batch in _batches(images, batch_size, device):
+            x = normalise(batch.to(device, non_blocking=True), mean, std, net.img_size)
+            x = x.contiguous(memory_format=torch.channels_last)
+            outputs.append((net.forward_features(x).mean(dim=(2, 3)) if features else net(x)).float().cpu())
+    z = torch.cat(outputs)
+    if bad := int((~z.isfinite()).any(dim=1).sum()):
+        raise FloatingPointError(f"the network's outputs for {bad} of {len(z)} images are not finite numbers.")
+    return z
+
+
+def _batches(images: Part | Tensor, batch_size: int, device: torch.device) -> Iterable[Tensor]:
+    """(B, 3, S, S) uint8 each."""
+    if not len(images):
+        raise ValueError("there are 0 images to encode, but there must be at least 1.")
+    if isinstance(images, Part):
+        return (batch for batch, _, _ in loader(images, batch_size=batch_size, device=device.type))
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, but they must be (n, 3, S, S) torch.uint8.")
+    return images.split(check_whole("batch_size", batch_size, 1))
 
 
 def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,23 +79,21 @@ def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarr
 
     Args:
         query_codes: packed, (q, bytes) uint8.
-        database_codes: packed, (n, bytes) uint8, as wide: searched exactly, through faiss' binary flat index. Or an
-            index from `build_index`, which may miss some.
+        database_codes: packed, (n, bytes) uint8, equally wide: searched exactly. Or an index from `build_index`, which
+            may miss some; build one to search the same codes more than once.
         k: 1 to n.
 
     Returns:
         (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at the end.
     """
     index = build_index(database_codes) if isinstance(database_codes, np.ndarray) else database_codes
-    if 8 * query_codes.shape[1] != index.d:
-        raise ValueError(
-            f"query codes are {query_codes.shape[1]} bytes wide and database codes {index.d // 8}, but they must be "
-            "equally wide."
-        )
+    width = query_codes.shape[1]
+    if 8 * width != index.d:
+        raise ValueError(f"query codes are {width} bytes wide, but database codes are {index.d // 8}.")
     check_whole("k", k, 1, index.ntotal)
     distances, rows = index.search(np.ascontiguousarray(query_codes), k)
     distances = np.where(rows < 0, np.iinfo(np.int32).max, distances)
-    order = np.lexsort((rows, distances), axis=1)  # an index may give ties in any order; this one is always the same
+    order = np.lexsort((rows, distances), axis=1)  # an index may return ties in any order; this one is always the same
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
@@ -83,17 +102,13 @@ INDEXES = ("flat", "hash", "ivf", "hnsw")
 
 
 def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
-    """A faiss index over packed codes, for `search`.
+    """A faiss index of packed codes (n, bytes) uint8, for `search`.
 
     Args:
-        codes: (n, bytes) uint8.
         kind: "flat" compares with every code, and is exact. "hash" looks into buckets that share the first bits with
             the query, "ivf" into the cells of the nearest centres, "hnsw" follows a graph: they miss some.
-        effort: what the last three may spend: for "ivf" cells looked into, for "hnsw" candidates kept (times 4), for
-            "hash" bits flipped to reach neighbouring buckets (effort / 8, at most 3). More finds more and takes longer.
-
-    Raises:
-        ValueError: for an unknown kind or codes that are not packed.
+        effort: how much the last three search: for "ivf" the cells, for "hnsw" the candidates kept (times 4), for
+            "hash" the bits flipped to reach neighbouring buckets (effort / 8, at most 3). More finds more, but slower.
     """
     import faiss
 
@@ -103,7 +118,7 @@ def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
         raise ValueError(f"codes are {codes.shape} {codes.dtype}, but an index needs packed codes, (n, bytes) uint8.")
     codes, d, n = np.ascontiguousarray(codes), 8 * codes.shape[1], len(codes)
     if kind == "hash":
-        index = faiss.IndexBinaryHash(d, min(d, max(1, int(np.log2(n)))))  # about one code a bucket
+        index = faiss.IndexBinaryHash(d, min(d, max(1, int(np.log2(n)))))  # about one code per bucket
         index.nflip = min(3, effort // 8)
     elif kind == "ivf":
         index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(d), d, max(1, int(np.sqrt(n))))
@@ -121,11 +136,8 @@ def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
 
 
 def recall_of(distances: np.ndarray, exact: np.ndarray) -> float:
-    """How much of an exact search another one found, 0 to 1: results that are no further than the exact k-th one.
+    """Share, 0 to 1, of distances (q, k) that are no larger than the k-th of an exact search, `exact` (q, k).
 
-    Any image at that distance will do: which of several the exact search lists is arbitrary.
-
-    Args:
-        distances, exact: (q, k) as `search` gives them.
+    Any image at that distance counts, because which of several the exact search lists is arbitrary.
     """
     return float((distances <= exact[:, -1:]).mean())

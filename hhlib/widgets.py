@@ -5,17 +5,16 @@ from collections.abc import Callable, Iterable
 
 
 def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable) -> None:
-    """Call ``view(**values)``: with menus when `live`, else plainly, so that the figure is ordinary output.
+    """Call ``view(**values)``: with menus if `live`, else plainly, so that the figure is ordinary output.
 
     A view is a function of plain values that draws from what is already computed, and returns nothing. Headless runs
     use ``live=False``: an error or a figure inside a widget's callback would be lost there.
 
     Args:
-        view: keyword arguments as in `choices`.
+        view: takes `choices` as keyword arguments.
         live: menus, or plain figures.
-        static: how many combinations of choices are drawn when not live, in order.
-        choices: the values of each argument. A range becomes a slider, anything else a menu; what leaves no choice
-            gets no control.
+        static: how many combinations of choices are drawn if not live, in order.
+        choices: the values of each argument. A range becomes a slider, anything else a menu, one value no control.
     """
     empty = [name for name, values in choices.items() if len(values) == 0]
     if empty:
@@ -26,24 +25,23 @@ def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable)
         return
     from ipywidgets import interact
 
-    interact(view, **{name: _control(name, values) for name, values in choices.items()})
+    interact(view, **{name: control(name, values) for name, values in choices.items()})
 
 
-def _control(name: str, values: Iterable):
+def control(name: str, values: Iterable):
+    """The widget for one argument of a view: a slider for a range, a menu, or ipywidgets' `fixed` value."""
     from ipywidgets import Dropdown, SelectionSlider, fixed
 
     if len(values) == 1:
         return fixed(values[0])
-    kind = SelectionSlider if isinstance(values, range) else Dropdown
-    label = name.replace("_", " ")
-    arguments = {"continuous_update": False} if kind is SelectionSlider else {}
-    return kind(
-        options=list(values), value=values[0], description=label, style={"description_width": "initial"}, **arguments
-    )
+    label, slider = name.replace("_", " "), isinstance(values, range)
+    how = dict(description=label, tooltip=f"choose {label}", style={"description_width": "initial"})
+    how |= {"continuous_update": False} if slider else {}
+    return (SelectionSlider if slider else Dropdown)(options=list(values), value=values[0], **how)
 
 
 def redrawn(draw: Callable) -> Callable:
-    """A function that shows the figure ``draw(value)``, each time in the place of the one before."""
+    """A function that shows the figure ``draw(value)``, each time in place of the one before."""
     from IPython.display import display
     from matplotlib import pyplot
 
@@ -62,7 +60,7 @@ def redrawn(draw: Callable) -> Callable:
 
 
 def upload(view: Callable, *, live: bool) -> None:
-    """A button for the reader's own picture, which ``view(picture)`` gets, opened by Pillow; nothing when not live."""
+    """A button for the reader's own picture, which Pillow opens for ``view(picture)``; nothing if not live."""
     if not live:
         return
     from io import BytesIO
@@ -71,7 +69,8 @@ def upload(view: Callable, *, live: bool) -> None:
     from ipywidgets import FileUpload, Output
     from PIL import Image
 
-    button, place = FileUpload(accept="image/*", description="a picture"), Output()
+    button = FileUpload(accept="image/*", description="a picture", tooltip="choose a picture of your own")
+    place = Output()
 
     def show(change) -> None:
         place.clear_output(wait=True)

@@ -51,13 +51,14 @@ def test_a_class_number_is_as_short_as_can_be_and_as_good_as_its_classifier():
     assert z.shape == (100, 3)
     assert len(np.unique(z, axis=0)) == 5
     assert metrics.evaluate(z, labels[200:], z, labels[200:])["map"]["expected"] == 1.0
-    with pytest.raises(ValueError, match="class_number needs exactly one label an image"):
-        baselines.class_number(x, labels * 0)
+    for wrong in (labels * 0, labels * 0 + 1):  # no label, several
+        with pytest.raises(ValueError, match="labels"):
+            baselines.class_number(x, wrong)
 
 
 @pytest.mark.parametrize("method", [baselines.pca_sign, baselines.itq])
 def test_more_bits_than_components_are_refused(method):
-    with pytest.raises(ValueError, match="bits is 25, but 400 training vectors of 24 numbers have 24 components"):
+    with pytest.raises(ValueError, match="bits is 25, .* 24 components"):
         method(vectors(), 25)
 
 

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from hhlib import plots
 
@@ -46,3 +47,70 @@ def test_importance_spans_its_own_scale_even_if_nothing_is_important():
     _, ax = plt.subplots()
     assert plots.importance(ax, image, np.linspace(-2, 3, 64).reshape(8, 8)).get_clim() == (-2, 3)
     assert plots.importance(ax, image, np.zeros((8, 8))).get_clim() == (0, 1)
+
+
+def pictures(n):
+    return np.zeros((n, 3, 8, 8), dtype=np.uint8)
+
+
+def everything_drawn():
+    """One figure of each kind, in the theme of the pages, as large as they get there."""
+    plots.theme()
+    history = {name: [0.4, 0.7] for name in ("loss", "validation_map", "query_map", "quantisation_gap", "bit_balance")}
+    yield plots.training_curves(pd.DataFrame(history | {"epoch": [1, 2]}), nothing=1.39)
+    yield plots.contact_sheet(pictures(20), ["a class"] * 20, size=0.9)
+    yield plots.sheets({"query": (pictures(12), ["a class"] * 12, [True] * 12), "train": (pictures(0), [], [])})
+    yield plots.similar_images(pictures(1)[0], pictures(8), [0, 1, 2, 0, 1, 2, 0, 1], ["a class"] * 8)
+    yield plots.results(pictures(1)[0], pictures(15), range(15), [True, False, True] * 5, "a class", ["a class"] * 15)
+    for draw in (
+        lambda ax: plots.heat(ax, np.eye(10), [f"class {c}" for c in range(10)], label="share"),
+        lambda ax: plots.grouped_counts(ax, {"query": np.ones(10)}, [f"class {c}" for c in range(10)]),
+        lambda ax: plots.spans(ax, {"query": (0, 10), "train": (10, 20)}),
+        lambda ax: plots.against_bits(ax, [(8, dict(expected=0.5, worst=0.4, best=0.6))]),
+        lambda ax: plots.distances(ax, np.array([1, 2, 4]), np.array([True, True, False]), 8),
+        lambda ax: plots.ties(ax, np.array([3, 0, 2]), np.array([1, 0, 0])),
+        lambda ax: plots.importance_bar(ax.figure, plots.importance(ax, pictures(1)[0], np.eye(8), title="map"), ax),
+    ):
+        figure, ax = plt.subplots()
+        draw(ax)
+        yield figure
+
+
+def test_figures_fit_the_page_and_their_text_can_be_read():
+    for figure in everything_drawn():
+        figure.canvas.draw()
+        assert figure.get_size_inches()[0] <= 8.4
+        sizes = {text.get_text(): text.get_fontsize() for text in figure.findobj(Text) if text.get_text()}
+        assert sizes
+        assert min(sizes.values()) >= 8, sizes
+
+
+def test_every_result_is_shown_also_in_a_second_row():
+    figure = plots.results(
+        pictures(1)[0], pictures(15), range(15), [True] * 14 + [False], "cat", list("abcdefghijklmno")
+    )
+    shown = [ax for ax in figure.axes if ax.axison]
+    assert [ax.get_title() for ax in shown] == ["query\ncat"] + [
+        f"{d} bit{'' if d == 1 else 's'}\n{title}" for d, title in enumerate("abcdefghijklmno")
+    ]
+    assert [ax.get_xlabel() for ax in shown] == [""] + ["right"] * 14 + ["wrong"]
+
+
+def test_distances_are_two_piles_of_shares():
+    _, ax = plt.subplots()
+    plots.distances(ax, np.array([0, 1, 1, 3, 4]), np.array([True, True, True, False, False]), 4, title="mine")
+    similar, dissimilar = ([bar.get_height() for bar in pile] for pile in ax.containers)
+    assert similar == pytest.approx([1 / 3, 2 / 3, 0, 0, 0])
+    assert dissimilar == pytest.approx([0, 0, 0, 1 / 2, 1 / 2])
+    assert [bar.get_x() + bar.get_width() / 2 for bar in ax.containers[0]] == pytest.approx(range(5))
+    assert list(ax.lines[0].get_xdata()) == [2, 2]  # half of the bits
+    assert ax.get_title() == "mine"
+
+
+def test_ties_are_right_and_wrong_images_at_each_distance():
+    _, ax = plt.subplots()
+    plots.ties(ax, np.array([5, 0, 7]), np.array([4, 0, 1]))
+    right, wrong = ([bar.get_height() for bar in pile] for pile in ax.containers)
+    assert (right, wrong) == ([4, 0, 1], [1, 0, 6])
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylim()[0] < 1  # one image shows

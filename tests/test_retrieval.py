@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from hhlib import data, metrics, network, retrieval
 
@@ -35,10 +36,62 @@ def test_encoding_in_batches_equals_one_forward_pass():
     net = network.create("micro", bits=8).eval()
     part = data.load("digits").query.subset(range(23))
     mean, std = data.channel_statistics(part)
-    z = retrieval.encode(net, part, mean=mean, std=std, batch_size=10)
+    pictures, _, _ = part.batch(range(23))
     with torch.no_grad():
-        whole = net(data.normalise(part.batch(range(23))[0], mean, std))
-    torch.testing.assert_close(z, whole, rtol=1e-4, atol=1e-5)
+        whole = net(data.normalise(pictures, mean, std))
+    for images in (part, pictures):  # of a split, or new ones
+        z = retrieval.encode(net, images, mean=mean, std=std, batch_size=10)
+        torch.testing.assert_close(z, whole, rtol=1e-4, atol=1e-5)
+
+
+class Brightness(nn.Module):
+    """One output, the mean of the normalised picture, in evaluation mode; another in training."""
+
+    img_size = 4
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return self.scale * x.mean(dim=(1, 2, 3))[:, None] + self.training
+
+
+HOW = dict(mean=[0.5] * 3, std=[0.5] * 3)
+PICTURES = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_new_pictures_are_scaled_and_the_mode_of_the_network_is_restored(training):
+    net = Brightness().train(training)
+    z = retrieval.encode(net, PICTURES, **HOW, batch_size=2)
+    assert z.flatten().tolist() == pytest.approx([-1, 1, -0.6])  # 0, 1 and 0.2, less 0.5, by 0.5
+    assert net.training is training
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "error", "message"),
+    [
+        (PICTURES[:0], {}, ValueError, "0 images"),
+        (PICTURES.float(), {}, ValueError, r"\(3, 3, 8, 8\) torch.float32"),
+        (PICTURES[0], {}, ValueError, r"\(3, 8, 8\)"),
+        (PICTURES[:, :1], {}, ValueError, r"\(3, 1, 8, 8\)"),
+        (PICTURES[..., :4], {}, ValueError, r"\(3, 3, 8, 4\)"),
+        (PICTURES, {"precision": "float16"}, ValueError, "precision is 'float16', .* float32, bf16"),
+        (PICTURES, {"batch_size": 0}, ValueError, "batch_size is 0"),
+        (PICTURES, {"std": [0.0] * 3, "mean": [0.2] * 3}, FloatingPointError, "3 of 3"),
+        (PICTURES, {"std": [0.0] * 3, "mean": [torch.nan] * 3}, FloatingPointError, "3 of 3"),
+    ],
+)
+def test_what_would_give_wrong_codes_is_refused(images, changes, error, message):
+    with pytest.raises(error, match=message):
+        retrieval.encode(Brightness(), images, **{**HOW, **changes})
+
+
+def test_an_empty_part_is_refused():
+    empty = data.load("digits").query.subset(range(0))
+    with pytest.raises(ValueError, match="0 images"):
+        retrieval.encode(Brightness(), empty, **HOW)
 
 
 # --- faster indexes ------------------------------------------------------------------------------------------------
@@ -89,14 +142,15 @@ def test_recall_counts_any_image_at_the_last_distance():
 def test_bad_searches_are_refused(clustered):
     database, queries = clustered
     for arguments, message in [
-        ((database, "tree"), "index is 'tree', but it must be one of flat, hash, ivf, hnsw"),
-        ((database.astype(int),), r"codes are \(5000, 8\) int64, but an index needs packed codes"),
+        ((database, "tree"), "index is 'tree', .* flat, hash, ivf, hnsw"),
+        ((database.astype(int),), r"codes are \(5000, 8\) int64"),
+        ((database[:0],), r"codes are \(0, 8\) uint8"),
     ]:
         with pytest.raises(ValueError, match=message):
             retrieval.build_index(*arguments)
     with pytest.raises(ValueError, match="effort is 0"):
         retrieval.build_index(database, "ivf", effort=0)
-    with pytest.raises(ValueError, match="query codes are 4 bytes wide and database codes 8"):
+    with pytest.raises(ValueError, match="4 bytes .* 8"):
         retrieval.search(queries[:, :4], database, k=1)
-    with pytest.raises(ValueError, match="k is 5001, but it must be a whole number from 1 to 5000"):
+    with pytest.raises(ValueError, match="k is 5001, .* 1 to 5000"):
         retrieval.search(queries, database, k=5001)

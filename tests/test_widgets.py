@@ -24,13 +24,15 @@ def test_without_menus_an_error_in_the_view_is_an_error():
         widgets.explore(broken, live=False, bits=[16])
 
 
-def test_menus_stand_only_where_there_is_a_choice():
-    controls = [widgets._control("bits", values) for values in (range(4), [16, 32], [16])]
+def test_there_is_a_control_only_where_there_is_a_choice_and_it_has_a_name():
+    controls = [widgets.control("first_bits", values) for values in (range(4), [16, 32], [16])]
     assert [type(control).__name__ for control in controls] == ["SelectionSlider", "Dropdown", "fixed"]
+    assert [control.value for control in controls] == [0, 16, 16]
+    assert {control.tooltip for control in controls[:2]} == {"choose first bits"}
 
 
 def test_nothing_to_choose_is_an_error():
-    with pytest.raises(ValueError, match="there is nothing to choose for dataset"):
+    with pytest.raises(ValueError, match="nothing to choose for dataset"):
         widgets.explore(print, live=True, bits=[1], dataset=[])
 
 

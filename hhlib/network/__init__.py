@@ -1,26 +1,12 @@
-"""The HybridHash network: its parts (`parts`), the whole (`model`), its sizes by name (`presets`), weights from
-elsewhere (`weights`)."""
+"""The HybridHash network: its `parts`, the whole (`model`), its sizes by name (`presets`), loaded `weights`."""
 
 from hhlib.network.model import HybridHash
-from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction
+from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction, evaluating
 from hhlib.network.presets import PRESETS, check_pretrained, create, load_pretrained, names
 from hhlib.network.weights import MatchReport, load_nest, load_released, load_weights
 
 __all__ = [
-    "HEADS",
-    "PRESETS",
-    "VARIANTS",
-    "BlockAttention",
-    "BlockTokenAttention",
-    "HashLayer",
-    "HybridHash",
-    "Interaction",
-    "MatchReport",
-    "check_pretrained",
-    "create",
-    "load_nest",
-    "load_pretrained",
-    "load_released",
-    "load_weights",
-    "names",
-]
+    "HEADS", "PRESETS", "VARIANTS", "BlockAttention", "BlockTokenAttention", "HashLayer", "HybridHash", "Interaction",
+    "MatchReport", "check_pretrained", "create", "evaluating", "load_nest", "load_pretrained", "load_released",
+    "load_weights", "names",
+]  # fmt: skip

@@ -1,17 +1,17 @@
 """The HybridHash network: a NesT backbone, interaction modules between its levels, a hash layer on top.
 
 Paper: He & Wei, "HybridHash: Hybrid Convolutional and Self-Attention Deep Hashing for Image Retrieval", ICMR 2024,
-arXiv 2405.07524. Backbone: Zhang et al., "Nested Hierarchical Transformer", AAAI 2022, arXiv 2105.12723, taken from
-timm (`timm.models.nest.Nest`, Apache-2.0); this file adds only what HybridHash adds.
+arXiv 2405.07524. Backbone: Zhang et al., "Nested Hierarchical Transformer", AAAI 2022, arXiv 2105.12723, from timm
+(`timm.models.nest.Nest`, Apache-2.0); this file adds only what HybridHash adds.
 
-Letters used for shapes: B images, S image side, p patch, g = S/p grid, T blocks a level (16, 4, 1), b = g/4 block edge
-in tokens, N = b*b tokens a block, C channels, H heads, K bits, t block tokens along an edge.
+Letters in shapes: B images, S image side, p patch, g = S/p grid, T blocks per level (16, 4, 1), b = g/4 block edge in
+tokens, N = b*b tokens per block, C channels, H heads, K bits, t block tokens along an edge.
 
 Two variants, because the released code is not what the paper describes:
 
 - ``"paper"``: each block token is the mean feature vector of one block, as the paper says.
 - ``"released"``: the pooled map (B, C, t, t) is *reshaped* to (B, t*t, C) without moving the channels last, so each
-  "token" is a slice through several channels' maps. Needed only to use weights trained with the authors' code.
+  "token" is a slice through several channels' maps. Needed only for weights trained with the authors' code.
 """
 
 import math
@@ -22,7 +22,7 @@ from timm.layers import LayerNorm
 from timm.models.nest import Nest, resize_pos_embed
 from torch import Tensor, nn
 
-from hhlib.common import check_bits, check_choice, check_share
+from hhlib.common import check_bits, check_choice, check_share, check_whole
 from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction
 
 
@@ -33,19 +33,18 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         bits: code length K, 1 to 1024.
         img_size: side S of the square input, in pixels; a multiple of 4 * patch_size.
         patch_size: side p of a patch, in pixels.
-        embed_dims: channels of the three levels; the last two divide by `interaction_heads`.
-        num_heads: attention heads of the three levels; each divides its level's channels.
+        embed_dims: channels of the three levels; `interaction_heads` must divide the last two.
+        num_heads: attention heads of the three levels; each must divide its level's channels.
         depths: transformer layers of the three levels.
         variant: "paper" (true block tokens) or "released" (the authors' scrambled ones).
         interaction_heads: heads of the attention among block tokens.
         drop_path_rate: stochastic depth of the last layer, rising linearly from 0 at the first; 0 to below 1.
         tokens_per_block: 1 as released, or 4 (the finer pooling that the authors' code mentions; needs an even b).
-        global_branch: False leaves out the interaction modules' global branch, for ablations.
+        global_branch: False removes the interaction modules' global branch, for ablations.
         in_chans: channels of the input image.
         head: the last step of the hash layer, one of `HEADS`; see `HashLayer`.
 
-    Raises:
-        ValueError: for a bad value, in one sentence that says what is allowed.
+    A bad value is a ValueError that says what is allowed.
     """
 
     def __init__(
@@ -66,43 +65,31 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         head: str = "linear",
     ):
         check_bits(bits)
-        _check_sizes(embed_dims, num_heads, depths, interaction_heads)
-        edge = _block_edge(img_size, patch_size)  # b
-        _check_choices(variant, tokens_per_block, edge, drop_path_rate)
+        check_choice("variant", variant, VARIANTS)
         check_choice("head", head, HEADS)
+        check_share("drop_path_rate", drop_path_rate)
+        _check_levels(embed_dims, num_heads, depths, interaction_heads)
+        edge, pool = _block_edge(img_size, patch_size, tokens_per_block)
         super().__init__(
-            img_size=img_size,
-            in_chans=in_chans,
-            patch_size=patch_size,
-            num_levels=3,
-            embed_dims=tuple(embed_dims),
-            num_heads=tuple(num_heads),
-            depths=tuple(depths),
-            num_classes=0,
-            drop_path_rate=drop_path_rate,
+            img_size=img_size, in_chans=in_chans, patch_size=patch_size, num_levels=3, embed_dims=tuple(embed_dims),
+            num_heads=tuple(num_heads), depths=tuple(depths), num_classes=0, drop_path_rate=drop_path_rate,
             norm_layer=LayerNorm,
-        )
+        )  # fmt: skip
         self.bits, self.variant, self.img_size, self.tokens_per_block = bits, variant, img_size, tokens_per_block
         self.head_kind = head
-        self._head_arguments = dict(
-            grid=edge, pool=edge // math.isqrt(tokens_per_block), heads=interaction_heads, variant=variant
-        )
+        self._head_arguments = dict(grid=edge, pool=pool, heads=interaction_heads, variant=variant)
         for level, dim, heads in zip(self.levels, embed_dims, num_heads, strict=True):
             for layer in level.transformer_encoder:
                 layer.attn = BlockAttention(dim, heads, qkv_bias=True)
         for i in (1, 2):
-            self.levels[i].pool = Interaction(
-                embed_dims[i - 1],
-                embed_dims[i],
-                global_branch=global_branch,
-                **self._head_arguments | dict(grid=edge * 2 ** (3 - i)),
-            )
+            shapes = self._head_arguments | dict(grid=edge * 2 ** (3 - i))
+            self.levels[i].pool = Interaction(*embed_dims[i - 1 : i + 1], global_branch=global_branch, **shapes)
         self.hash_layer = HashLayer(embed_dims[-1], bits, **self._head_arguments, head=head)
         self.init_weights()  # truncated normal with std 0.02, zero biases, as in NesT
 
     @classmethod
     def _load_as_safetensor(cls, model, model_file, map_location, strict):
-        """Used by `from_pretrained`, whose default would let missing tensors pass in silence."""
+        """Used by `from_pretrained`, whose default would silently accept missing tensors."""
         return super()._load_as_safetensor(model, model_file, map_location, strict=True)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -111,14 +98,8 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
 
     @torch.no_grad()
     def set_input_size(self, img_size: int) -> None:
-        """Change the side of the input image: position embeddings are resampled (new parameters), all else stays.
-
-        Raises:
-            ValueError: if the blocks do not fit.
-        """
-        edge = _block_edge(img_size, self.patch_size)
-        finer = edge // math.isqrt(self.tokens_per_block)
-        _check_choices(self.variant, self.tokens_per_block, edge, 0.0)
+        """Change the side of the input image: position embeddings are resampled (new parameters), all else stays."""
+        edge, pool = _block_edge(img_size, self.patch_size, self.tokens_per_block)
         for level in self.levels:
             old = level.pos_embed  # (1, T, N, C)
             new = resize_pos_embed(old, old.new_empty(1, old.shape[1], edge * edge, 1))
@@ -126,10 +107,10 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
             level.block_size = edge
         for module in self.modules():
             if isinstance(module, BlockTokenAttention):
-                module.pool = finer
+                module.pool = pool
         self.patch_embed.set_input_size(img_size)
         self.img_size, self.block_size = img_size, edge
-        self._head_arguments |= dict(grid=edge, pool=finer)
+        self._head_arguments |= dict(grid=edge, pool=pool)
 
     def get_classifier(self) -> nn.Module:
         """The hash layer."""
@@ -142,34 +123,30 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         self.hash_layer = layer.to(self.norm.weight.device)
 
 
-def _block_edge(img_size: int, patch_size: int) -> int:
-    """Side b of a block in tokens, a quarter of the grid."""
-    if patch_size < 1 or img_size < 1 or img_size % (4 * patch_size):
+def _block_edge(img_size: int, patch_size: int, tokens_per_block: int) -> tuple[int, int]:
+    """Side b of a block, a quarter of the grid, and side of the square that one block token averages, in tokens."""
+    multiple = 4 * check_whole("patch_size", patch_size, 1)
+    if check_whole("img_size", img_size, 1) % multiple:
         raise ValueError(
             f"img_size is {img_size} and patch_size {patch_size}, but img_size must be a multiple of "
-            f"4 * patch_size = {4 * patch_size}, so that the first level splits into 4 x 4 blocks."
+            f"4 * patch_size = {multiple}, so that the first level splits into 4 x 4 blocks."
         )
-    return img_size // patch_size // 4
-
-
-def _check_sizes(embed_dims, num_heads, depths, interaction_heads) -> None:
-    for name, values in [("embed_dims", embed_dims), ("num_heads", num_heads), ("depths", depths)]:
-        if len(tuple(values)) != 3 or min(values) < 1:
-            raise ValueError(f"{name} is {values!r}, but it must be three positive whole numbers, one a level.")
-    for level, (dim, heads) in enumerate(zip(embed_dims, num_heads, strict=True)):
-        if dim % heads:
-            raise ValueError(f"embed_dims[{level}] is {dim}, but it must divide by num_heads[{level}] = {heads}.")
-        if level and dim % interaction_heads:
-            raise ValueError(
-                f"embed_dims[{level}] is {dim}, but it must divide by interaction_heads = {interaction_heads}."
-            )
-
-
-def _check_choices(variant: str, tokens_per_block: int, edge: int, drop_path_rate: float) -> None:
-    check_choice("variant", variant, VARIANTS)
+    edge = img_size // multiple
     if tokens_per_block not in (1, 4) or (tokens_per_block == 4 and edge % 2):
         raise ValueError(
-            f"tokens_per_block is {tokens_per_block!r}, but it must be 1, or 4 "
-            f"where the block edge (here {edge}) is even."
+            f"tokens_per_block is {tokens_per_block!r}, but it must be 1, or 4 if the block edge (here {edge}) is even."
         )
-    check_share("drop_path_rate", drop_path_rate)
+    return edge, edge // math.isqrt(tokens_per_block)
+
+
+def _check_levels(embed_dims, num_heads, depths, interaction_heads) -> None:
+    for name, values in [("embed_dims", embed_dims), ("num_heads", num_heads), ("depths", depths)]:
+        if len(tuple(values)) != 3 or min(values) < 1:
+            raise ValueError(f"{name} is {values!r}, but it must be three positive whole numbers, one per level.")
+    for level, (dim, heads) in enumerate(zip(embed_dims, num_heads, strict=True)):
+        if dim % heads:
+            raise ValueError(f"embed_dims[{level}] is {dim}, but num_heads[{level}], {heads}, must divide it.")
+        if level and dim % interaction_heads:
+            raise ValueError(
+                f"embed_dims[{level}] is {dim}, but interaction_heads, {interaction_heads}, must divide it."
+            )

@@ -1,9 +1,11 @@
 """What the network is made of: attention in blocks and among block tokens, interaction modules, the hash layer.
 
-For the letters used for shapes and the two variants, see `hhlib.network.model`.
+For the letters in shapes and the two variants, see `hhlib.network.model`.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -16,22 +18,30 @@ VARIANTS = ("paper", "released")
 HEADS = ("linear", "normalised", "divide")
 
 
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it was in before, even after an error."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 class BlockAttention(Attention):
-    """timm's attention within blocks, computed the fastest way there is for the occasion.
+    """timm's attention within blocks, computed in the fastest way available; ``fused = False`` writes out the softmax.
 
-    PyTorch's fused kernels take four axes, so the blocks go into the batch's axis; with timm's five, PyTorch falls back
-    to a path slower than the softmax written out. On a CPU the fused kernel's gradient is slow too, so it is not used
-    there (base network, 224 pixels, forward and backward of 8 images: 2.4 s fused, 3.6 s with five axes, 1.5 s written
-    out).
-
-    Attributes:
-        fused: False writes the softmax out always, for those who want to see it.
+    PyTorch's fused kernels take four axes, so blocks are folded into the batch axis; with timm's five, PyTorch falls
+    back to a path slower than the written-out softmax. On a CPU the fused kernel's gradient is slow too, so it is not
+    used there (base, 224 pixels, 8 images, forward and backward: 2.4 s fused, 3.6 s with five axes, 1.5 s written out).
     """
 
     def __init__(self, dim: int, heads: int, *, qkv_bias: bool):
         super().__init__(dim, heads, qkv_bias=qkv_bias)
         self.fused = True
-        self.fused_attn = False  # timm's way is the written-out one
+        self.fused_attn = False  # makes timm's own forward write it out
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, N, C) -> (B, T, N, C)."""
@@ -40,7 +50,7 @@ class BlockAttention(Attention):
         B, T, N, C = x.shape
         q, k, v = self.qkv(x).reshape(B * T, N, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B*T, H, N, C/H) each
         x = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
-        x = x.permute(0, 2, 3, 1).reshape(B, T, N, C)  # NesT merges heads last, so that weights fit
+        x = x.permute(0, 2, 3, 1).reshape(B, T, N, C)  # NesT merges heads last, so that its weights fit
         return self.proj_drop(self.proj(x))
 
     def weights(self, x: Tensor) -> Tensor:
@@ -50,16 +60,16 @@ class BlockAttention(Attention):
 
 
 class BlockTokenAttention(nn.Module):
-    """Global branch: one token a block (or four), self-attention among the tokens, back to the grid.
+    """Global branch: one token per block (or four), self-attention among the tokens, back to the grid.
 
     Paper, "interaction module"; multi-head attention without qkv bias, norm or residual, heads merged as in NesT.
 
     Args:
         dim: channels C.
         grid: side of the incoming map, in tokens.
-        pool: side of the square that one block token averages; b for one token a block, b/2 for four.
-        heads: attention heads; divides `dim`.
-        variant: "paper" or "released", see the module's docstring.
+        pool: side of the square averaged into one block token; b for one token per block, b/2 for four.
+        heads: attention heads; must divide `dim`.
+        variant: "paper" or "released", see `hhlib.network.model`.
     """
 
     def __init__(self, dim: int, grid: int, pool: int, heads: int, variant: str):
@@ -69,15 +79,15 @@ class BlockTokenAttention(nn.Module):
         self.attn = BlockAttention(dim, heads, qkv_bias=False)
 
     def forward(self, x: Tensor, reduce: nn.Module | None = None) -> Tensor:
-        """(B, C_in, h, h) -> (B, C, h, h). `reduce`, a 1x1 convolution C_in -> C, may be left out if C_in = C."""
+        """(B, C_in, h, h) -> (B, C, h, h). `reduce`, a 1x1 convolution C_in -> C, is not needed if C_in = C."""
         x = F.avg_pool2d(x, self.pool)  # (B, C_in, t, t)
-        if reduce:  # the same as convolving first, as the paper has it, at 1/pool² of the work: both are linear
+        if reduce:  # the paper convolves before pooling: the same, as both are linear, but pool² times the work
             x = reduce(x)  # (B, C, t, t)
         B, C, t, _ = x.shape
         if self.variant == "paper":
-            x = x.permute(0, 2, 3, 1)  # (B, t, t, C); the released code forgets this step, and so scrambles
+            x = x.permute(0, 2, 3, 1)  # (B, t, t, C); the released code omits this step, which scrambles its tokens
         tokens = x.reshape(B, t * t, C)
-        tokens = self.attn((tokens + self.pos_embed)[:, None])[:, 0]  # timm's attention wants a block axis
+        tokens = self.attn((tokens + self.pos_embed)[:, None])[:, 0]  # timm's attention expects a block axis
         x = tokens.transpose(1, 2).reshape(B, C, t, t)
         return F.interpolate(x, scale_factor=self.pool, mode="bilinear", align_corners=False)
 
@@ -85,14 +95,9 @@ class BlockTokenAttention(nn.Module):
 class Interaction(nn.Module):
     """Interaction module in front of levels 1 and 2: local + global, then halve the grid.
 
-    Takes the place of timm's ConvPool and keeps its names (`conv`, `norm`), so that NesT weights fit.
-
-    Args:
-        c_in, c_out: channels before and after.
-        grid: side of the incoming map, in tokens.
-        pool, heads, variant: see `BlockTokenAttention`.
-        global_branch: False leaves out the global branch and nothing else, a fair ablation: the 3x3 convolution,
-            which pretrained weights fill, stays.
+    Replaces timm's ConvPool and keeps its names (`conv`, `norm`), so that NesT weights fit. Without the global branch,
+    all else stays, including the 3x3 convolution that pretrained weights fill: a fair ablation. For `grid`, `pool`,
+    `heads` and `variant` see `BlockTokenAttention`.
     """
 
     def __init__(self, c_in: int, c_out: int, grid: int, pool: int, heads: int, variant: str, global_branch: bool):
@@ -113,12 +118,12 @@ class Interaction(nn.Module):
 
 
 class DivideAndEncode(nn.Module):
-    """K slices of r features each, and one linear map a slice: each bit sees its own features only.
+    """K slices of r features each, and one linear map per slice: each bit sees only its own features.
 
     Lai et al., "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015, section 3.2.
     """
 
-    def __init__(self, bits: int, slice_length: int):
+    def __init__(self, slice_length: int, bits: int):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(bits, slice_length) / math.sqrt(slice_length))
         self.bias = nn.Parameter(torch.zeros(bits))
@@ -130,17 +135,18 @@ class DivideAndEncode(nn.Module):
 
 
 class HashLayer(nn.Module):
-    """From the last feature map to K real numbers, one a bit. No squashing: each loss brings its own.
+    """From the last feature map to K real numbers, one per bit. No squashing: each loss brings its own.
 
-    With one token a block, the global branch attends over a single token: its softmax is 1, so the branch is a linear
-    map of the mean feature vector, added everywhere.
+    With one token per block, the global branch attends over a single token: its softmax is 1, so the branch is a
+    linear map of the mean feature vector, added everywhere.
 
     Args:
-        head: what comes last, one of `HEADS`: "linear" (the paper's), "normalised" (over the batch, bit by bit) or
-            "divide" (see `DivideAndEncode`); the losses say which they need.
+        dim, grid, pool, heads, variant: see `BlockTokenAttention`.
+        head: the last step, one of `HEADS`: "linear" (the paper's), "normalised" (each bit over the batch) or "divide"
+            (`DivideAndEncode`); the losses say which one they need.
     """
 
-    SLICE = 50  #: features a bit of the "divide" head, as in the network files of its authors
+    SLICE = 50  #: features per bit of the "divide" head, as in its authors' network files
 
     def __init__(self, dim: int, bits: int, grid: int, pool: int, heads: int, variant: str, head: str):
         super().__init__()
@@ -148,9 +154,8 @@ class HashLayer(nn.Module):
         self.conv_column = nn.Conv2d(dim, dim, kernel_size=(3, 1), padding=(1, 0))
         self.tokens = BlockTokenAttention(dim, grid, pool, heads, variant)
         self.to_bits = nn.Conv2d(dim, bits * self.SLICE if head == "divide" else bits, kernel_size=1)
-        lasts = {"linear": nn.Identity, "normalised": partial(nn.BatchNorm1d, bits)}
-        lasts["divide"] = partial(DivideAndEncode, bits, self.SLICE)
-        self.last = lasts[head]()
+        lasts = {"linear": nn.Identity, "normalised": nn.BatchNorm1d, "divide": partial(DivideAndEncode, self.SLICE)}
+        self.last = lasts[head](bits)  # nn.Identity ignores it
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, b, b) -> z (B, K)."""

@@ -1,6 +1,6 @@
 """Weights from elsewhere, loaded all or nothing, with a report of what matched.
 
-Users of the released code got mAP 0.32 to 0.61 because a non-strict load hid weights that were missing.
+Users of the released code got mAP 0.32 to 0.61 because a non-strict load hid missing weights.
 """
 
 import warnings
@@ -16,85 +16,88 @@ from hhlib.network.model import HybridHash
 
 @dataclass
 class MatchReport:
-    """What a load of weights did: names of tensors, in the network's naming (`unused`: in the file's)."""
+    """What loading weights did: names of tensors as the network has them (`unused`: as the file has them)."""
 
     matched: list[str]
-    missing: list[str]  #: in the network, not in the file: these stay as they were
-    unused: list[str] = field(default_factory=list)  #: in the file, with no place in the network
+    missing: list[str]  #: in the network but not in the file; left unchanged
+    unused: list[str] = field(default_factory=list)  #: in the file but not in the network
 
     def __str__(self) -> str:
-        total = len(self.matched) + len(self.missing)
-        text = f"{len(self.matched)} of {total} tensors matched"
+        text = f"{len(self.matched)} of {len(self.matched) + len(self.missing)} tensors matched"
         for what, names in [("not in the file", self.missing), ("not used", self.unused)]:
-            if names:
-                text += f"; {what}: {_shorten(names)}"
+            text += f"; {what}: {_shorten(names)}" if names else ""
         return text
 
 
 def _shorten(names: list[str], most: int = 6) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-#: Released names -> ours; the first rule that fits a name is applied. Everything else has timm's NesT names in both.
+#: Parts of released names -> ours, replaced in this order. All other names are timm's NesT names in both.
 RELEASED_NAMES = {
-    "pool.conv_glo.": "pool.reduce.",
-    "hashlayer_train.convS1.": "hash_layer.conv_row.",
-    "hashlayer_train.convS2.": "hash_layer.conv_column.",
-    "hashlayer_train.conv2.": "hash_layer.to_bits.",
-    "hashlayer_train.global_attention.pos_embed_glo": "hash_layer.tokens.pos_embed",
-    "hashlayer_train.global_attention.": "hash_layer.tokens.attn.",
-    "pool.global_attention.pos_embed_glo": "pool.tokens.pos_embed",
-    "pool.global_attention.": "pool.tokens.attn.",
-}
-
-
-def _our_name(released: str) -> str:
-    name = released.removeprefix("module.")  # left by DataParallel
-    for theirs, ours in RELEASED_NAMES.items():
-        if theirs in name:
-            return name.replace(theirs, ours)
-    return name
+    "hashlayer_train.": "hash_layer.", "convS1.": "conv_row.", "convS2.": "conv_column.", "conv2.": "to_bits.",
+    "conv_glo.": "reduce.", "global_attention.pos_embed_glo": "tokens.pos_embed", "global_attention.": "tokens.attn.",
+}  # fmt: skip
 
 
 def load_released(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
     """Fill `net` with a checkpoint of the authors' code (`torch.load(..., weights_only=True)`).
 
-    ``FcLayer.*``, which no forward pass of that code uses, is dropped and named in the report. Everything else must
-    fit exactly, or nothing is loaded: a non-strict load that hid missing weights is how mAP 0.32 to 0.61 came about.
+    ``FcLayer.*``, which no forward pass of that code uses, is dropped and named in the report.
 
     Raises:
-        ValueError: if a tensor of the network is missing, one of the file has no place, or a shape differs.
+        ValueError: if the network or the file has a tensor that the other lacks, or a shape differs; nothing is
+            loaded then.
     """
     if net.variant != "released":
         warnings.warn(
-            "weights trained by the released code expect its scrambled block tokens, but this network is "
+            "weights trained with the released code expect its scrambled block tokens, but this network is "
             f'variant="{net.variant}"; build it with variant="released" to get the released outputs.',
             stacklevel=2,
         )
-    report = _fill(net, {_our_name(name): tensor for name, tensor in state_dict.items()}, may_miss=())
-    strangers = [name for name in report.unused if not name.startswith("FcLayer.")]
-    if strangers:
-        raise ValueError(f"the checkpoint has tensors that this network has no place for: {_shorten(strangers)}.")
+    state = {}
+    for name, tensor in state_dict.items():
+        name = name.removeprefix("module.")  # added by DataParallel
+        for theirs, ours in RELEASED_NAMES.items():
+            name = name.replace(theirs, ours)
+        state[name] = tensor
+    dropped = [name for name in state if name.startswith("FcLayer.")]
+    report = _fill(net, {name: tensor for name, tensor in state.items() if name not in dropped}, all_used=True)
+    report.unused = dropped
     return report
 
 
 def load_nest(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
     """Fill the backbone of `net` with the weights of timm's `Nest`, as the authors do with NesT-B.
 
-    Patch embedding, transformer layers, position embeddings, 3x3 convolutions and norms load; the 1x1 convolutions,
-    block-token attention and hash layer are new and stay random. Layers beyond `depths` are left out and reported.
-    The authors' NesT weights were trained with asymmetric "SAME" padding; this network, like the released one, pads
-    symmetrically.
+    Patch embedding, transformer layers, position embeddings, 3x3 convolutions and norms are loaded; the 1x1
+    convolutions, block-token attention and hash layer are new and stay random. Layers beyond `depths` are left out and
+    reported. NesT was trained with asymmetric "SAME" padding; this network, like the released one, pads symmetrically.
 
     Raises:
-        ValueError: if any tensor of the backbone is missing or has another shape; nothing is loaded then.
+        ValueError: if a tensor of the backbone is missing or has another shape; nothing is loaded then.
     """
-    return _fill(net, dict(state_dict), may_miss=("hash_layer.", ".pool.reduce.", ".pool.tokens."))
+    return _fill(net, state_dict, may_miss=("hash_layer.", ".pool.reduce.", ".pool.tokens."))
 
 
-def _fill(net: nn.Module, state: dict[str, Tensor], may_miss: tuple[str, ...]) -> MatchReport:
-    """Copy `state` into `net`, all or nothing; tensors with a part of `may_miss` in their name may be absent."""
+def load_weights(net: HybridHash, path: Path) -> MatchReport:
+    """Fill `net` from a `.safetensors` file of this kit. Every tensor must fit, or nothing is loaded.
+
+    Raises:
+        ValueError: if the file is damaged or belongs to a network of another size.
+    """
+    try:
+        return _fill(net, load_file(path), all_used=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}).") from error
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit this network: {error}") from error
+
+
+def _fill(
+    net: nn.Module, state: dict[str, Tensor], *, may_miss: tuple[str, ...] = (), all_used: bool = False
+) -> MatchReport:
+    """Copy `state` into `net`, all or nothing; only tensors with a part of `may_miss` in their name may be absent."""
     own = net.state_dict()
     report = MatchReport(
         matched=[name for name in own if name in state],
@@ -104,30 +107,15 @@ def _fill(net: nn.Module, state: dict[str, Tensor], may_miss: tuple[str, ...]) -
     lost = [name for name in report.missing if not any(part in name for part in may_miss)]
     if lost:
         raise ValueError(f"{len(lost)} of the network's {len(own)} tensors are not in the file: {_shorten(lost)}.")
+    if all_used and report.unused:
+        raise ValueError(f"the file has tensors that this network has no place for: {_shorten(report.unused)}.")
     for name in report.matched:
-        if own[name].shape != state[name].shape:
+        theirs, ours = state[name], own[name]
+        if theirs.shape != ours.shape:
             raise ValueError(
-                f"{name} has shape {tuple(state[name].shape)} in the file, "
-                f"but this network needs {tuple(own[name].shape)}."
+                f"{name} has shape {tuple(theirs.shape)} in the file, but this network needs {tuple(ours.shape)}."
             )
-    net.load_state_dict({**own, **{name: state[name] for name in report.matched}})
-    return report
-
-
-def load_weights(net: HybridHash, path: Path) -> MatchReport:
-    """Fill `net` from a `.safetensors` file of this kit. Every tensor must fit, or nothing is loaded.
-
-    Raises:
-        ValueError: if the file is cut short or damaged, or belongs to a network of another size.
-    """
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}).") from error
-    try:
-        report = _fill(net, state, may_miss=())
-    except ValueError as error:
-        raise ValueError(f"{path} does not fit this network: {error}") from error
-    if report.unused:
-        raise ValueError(f"{path} does not fit this network: it also holds {_shorten(report.unused)}.")
+        if theirs.is_floating_point() != ours.is_floating_point() or not theirs.isfinite().all():
+            raise ValueError(f"{name} is {theirs.dtype} in the file, but it must hold finite {ours.dtype} numbers.")
+    net.load_state_dict(own | {name: state[name] for name in report.matched})
     return report
