@@ -89,7 +89,7 @@ def test_what_would_give_wrong_codes_is_refused(images, changes, error, message)
 
 
 def test_an_empty_part_is_refused():
-    empty = data.load("digits").query.subset(range(0))
+    empty = data.load("digits").query.subset(np.arange(0))
     with pytest.raises(ValueError, match="0 images"):
         retrieval.encode(Brightness(), empty, **HOW)
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from hhlib import losses, metrics, retrieval, runs, settings, training
-from hhlib.training import keeping, stopping, tally
+from hhlib.training import keeping, reports, stopping
 
 SHORT = dict(epochs=3, batch_size=16, drop_path=0.1, validate_every=1, small_epochs=1, shift=4)
 QUICK = dict(epochs=1, small_epochs=0)
@@ -32,8 +32,8 @@ def how(**changes):
     return settings.read(**dict(bits=12, device="cpu") | SHORT | changes)
 
 
-def fit(split, path, reports=(), **changes):
-    return training.fit(split, runs.Run(path), how(**changes), reports)
+def fit(split, path, told=(), **changes):
+    return training.fit(split, runs.Run(path), how(**changes), told)
 
 
 def fit_with(kind, split, path, **changes):
@@ -163,7 +163,7 @@ def test_methods_with_hooks_heads_or_parameters_resume_after_a_stop(method, spli
     changes = dict(validate_every=3, loss=loss, method=method)
     whole = fit(split, tmp_path / "whole", **changes)
     with pytest.raises(KeyboardInterrupt):
-        fit(split, tmp_path / "stopped", reports=[stop_after(2)], **changes)
+        fit(split, tmp_path / "stopped", told=[stop_after(2)], **changes)
     resumed = fit(split, tmp_path / "stopped", **changes)
     assert_same(whole, resumed)
     learnt = whole.database_codes()
@@ -176,7 +176,7 @@ def test_methods_with_hooks_heads_or_parameters_resume_after_a_stop(method, spli
 
 def test_a_stopped_run_resumes_and_ends_bit_identical(trained, split, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        fit(split, tmp_path, reports=[stop_after(1)])
+        fit(split, tmp_path, told=[stop_after(1)])
     assert len(runs.Run(tmp_path).history()) == 1
     assert_same(trained, fit(split, tmp_path))
 
@@ -374,7 +374,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(split, tmp_path):
 
 
 def test_the_first_step_that_is_not_finite_is_named():
-    sums, z = tally.Tally(), torch.tensor([[1.0, -1.0], [2.0, 1.0]])
+    sums, z = reports.Tally(), torch.tensor([[1.0, -1.0], [2.0, 1.0]])
     for loss in (1.0, 2.0, math.inf, 1.0, math.nan):
         sums.add(torch.tensor(loss), z)
     with pytest.raises(FloatingPointError, match="nan in epoch 8, step 3"):
@@ -382,7 +382,7 @@ def test_the_first_step_that_is_not_finite_is_named():
 
 
 def test_the_history_says_what_the_codes_are_worth():
-    sums = tally.Tally()
+    sums = reports.Tally()
     for z in ([[3.0, 1.0, -1.0], [3.0, -1.0, -1.0]], [[3.0, 1.0, -1.0], [3.0, 1.0, -1.0]]):
         sums.add(torch.tensor(1.5), torch.tensor(z))
     row = sums.means()
@@ -420,8 +420,8 @@ def test_reports_see_every_epoch_and_a_broken_one_loses_nothing(split, tmp_path,
         raise RuntimeError("no screen")
 
     with pytest.raises(RuntimeError, match="no screen"):
-        fit(split, tmp_path, reports=[broken])
-    run = fit(split, tmp_path, reports=[lambda progress: seen.append((len(progress.history), progress.epochs))])
+        fit(split, tmp_path, told=[broken])
+    run = fit(split, tmp_path, told=[lambda progress: seen.append((len(progress.history), progress.epochs))])
     assert seen == [1, (2, 3), (3, 3)]
     assert same(run, trained)
 
@@ -430,7 +430,7 @@ def test_tensorboard_shows_the_history(split, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = runs.Run(tmp_path)
-    fit(split, tmp_path, reports=[training.TensorBoard(run)])
+    fit(split, tmp_path, told=[training.TensorBoard(run)])
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     for column in ("loss", "quantisation_gap", "validation_map"):
         expected = run.history().set_index("epoch")[column].dropna()
@@ -461,7 +461,7 @@ def test_weights_that_cannot_be_fetched_or_do_not_exist(split, tmp_path, monkeyp
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ConnectionError, match="nest_tiny_jx .* no route"):
         fit(split, tmp_path, pretrained=True, network="tiny", small_epochs=0)
-    with pytest.raises(ValueError, match="hybridhash_micro has no pretrained weights; .* base, small"):
+    with pytest.raises(ValueError, match="'micro' has no pretrained weights; .* base, small"):
         fit(split, tmp_path, pretrained=True)
     assert list(tmp_path.iterdir()) == []
 

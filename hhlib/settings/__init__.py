@@ -9,8 +9,7 @@ Text is read as the type of the field. A field of the recipe may be written with
 before a hyper-parameter of the method; ``recipe=released`` starts from the authors' recipe.
 """
 
-from hhlib.settings.fields import CHOICES, Recipe, Settings
+from hhlib.settings.fields import CHOICES, RECIPES, RELEASED, Recipe, Settings, recipe_for
 from hhlib.settings.reading import helps, read, words
-from hhlib.settings.recipes import RECIPES, RELEASED, recipe_for
 
 __all__ = ["CHOICES", "RECIPES", "RELEASED", "Recipe", "Settings", "helps", "read", "recipe_for", "words"]

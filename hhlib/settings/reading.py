@@ -10,8 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from hhlib import losses
 from hhlib.common import check_whole, nearest
-from hhlib.settings.fields import Recipe, Settings
-from hhlib.settings.recipes import recipe_for
+from hhlib.settings.fields import Recipe, Settings, recipe_for
 
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
 

@@ -10,8 +10,7 @@ from hhlib.runs import Run
 from hhlib.settings import Settings
 from hhlib.training import keeping
 from hhlib.training.reports import Report, print_line
-from hhlib.training.scale.launch import in_processes
-from hhlib.training.scale.processes import check_batch_size
+from hhlib.training.scale.processes import check_batch_size, in_processes
 from hhlib.training.setup import choose_device
 from hhlib.training.trainer import Trainer
 

@@ -17,7 +17,7 @@ from hhlib.common import atomic
 from hhlib.retrieval import pack
 from hhlib.runs import Run, surroundings, write_json
 from hhlib.settings import CHOICES
-from hhlib.training.tally import Tally
+from hhlib.training.reports import Tally
 
 if TYPE_CHECKING:
     from hhlib.training.trainer import Trainer

@@ -16,10 +16,9 @@ from hhlib import data, losses, metrics, network, retrieval
 from hhlib.runs import Run
 from hhlib.settings import Settings
 from hhlib.training import keeping, setup
-from hhlib.training.reports import Progress, Report, print_line
+from hhlib.training.reports import Progress, Report, Tally, print_line
 from hhlib.training.scale.processes import check_batch_size, together
 from hhlib.training.stopping import StopRequest
-from hhlib.training.tally import Tally
 
 Batch = tuple[Tensor, Tensor, Tensor]  #: images (B, 3, S, S) uint8, labels (B, C), rows of the training part (B,)
 
