@@ -39,11 +39,7 @@ def capture(net: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def block_attention(net: nn.Module, images: Tensor) -> dict[tuple[int, int], Tensor]:
-    """Attention of every transformer layer for normalised images (B, 3, S, S).
-
-    Returns:
-        ``{(level, layer): (B, H, T, N, N)}``, levels and layers from 0.
-    """
+    """Attention of all layers for normalised images: ``{(level, layer): (B, H, T, N, N)}``, both from 0."""
     found = _attention(net, images)
     places = [(i, j) for i, level in enumerate(net.levels) for j in range(len(level.transformer_encoder))]
     return {(i, j): found[f"levels.{i}.transformer_encoder.{j}.attn"] for i, j in places}
@@ -118,10 +114,10 @@ def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
     Within a level: Abnar & Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: half of each token stays
     in place (the residual branch), half follows the attention, averaged over heads; layers multiply. Between levels,
     each token passes equal shares to the four below it, so that even attention gives an even map. Convolutions, block
-    tokens, MLPs and the overlap of the max pooling's windows are left out.
+    tokens, MLPs and the overlap of the max pooling's windows are left out. `blocks` is from `block_attention`.
 
     Returns:
-        (B, g, g), the share of each token of level 0; sums to 1. Made from the result of `block_attention`.
+        (B, g, g), the share of each token of level 0; sums to 1.
     """
     share = None
     for level in (2, 1, 0):

@@ -18,7 +18,7 @@ Encoder = Callable[[np.ndarray], np.ndarray]
 
 def pixels(part: Part, side: int = 32) -> np.ndarray:
     """The images themselves as vectors: (n, 3 * side * side) float32 in 0..1, scaled to `side` pixels."""
-    blocks = [range(first, min(first + 1000, len(part))) for first in range(0, len(part), 1000)]
+    blocks = np.split(np.arange(len(part)), range(1000, len(part), 1000))
     found = [scale(part.batch(rows)[0], side).flatten(1).numpy() for rows in blocks]
     return np.concatenate(found).astype(np.float32) / 255
 

@@ -54,7 +54,8 @@ def attribution(net: nn.Module, x: Tensor, target: Tensor, name: str) -> Tensor:
     if name == "rollout":
         return _to_side(attention.rollout(attention.block_attention(net, x)), x.shape[-1])
     if name == "random":
-        return _to_side(torch.rand(len(x), *_grid(net), device=x.device), x.shape[-1])
+        g = net.img_size // net.patch_size
+        return _to_side(torch.rand(len(x), g, g, device=x.device), x.shape[-1])
     maps = {
         "gradient": gradient, "integrated gradients": integrated_gradients, "Grad-CAM": grad_cam, "occlusion": occlusion
     }  # fmt: skip
@@ -163,18 +164,17 @@ def removal_curves(
     Args:
         importance: (B, S, S), averaged over the network's patches; equally important ones are removed in random order.
         insertion: start from the mean colour and put the most important squares back first.
-        steps: in how many steps the whole image is removed.
 
     Returns:
-        (B, steps + 1), from the whole image (or none of it) to none of it (or the whole).
+        (B, steps + 1), from the whole image (or none of it) to none of it (or the whole), in equal steps.
     """
     check_whole("steps", steps, 1)
-    rank = _ranks(F.adaptive_avg_pool2d(importance, _grid(net)).flatten(1))  # (B, g*g)
-    curve = []
+    curve, g = [], net.img_size // net.patch_size
+    rank = _ranks(F.adaptive_avg_pool2d(importance, g).flatten(1))  # (B, g*g)
     with frozen(net):
         code = net(x) >= 0
         for step in range(steps + 1):
-            taken = (rank < round(step * rank.shape[1] / steps)).view(-1, *_grid(net)).to(x)
+            taken = (rank < round(step * g * g / steps)).view(-1, g, g).to(x)
             shown = _to_side(taken if insertion else 1 - taken, x.shape[-1])[:, None]  # (B, 1, S, S)
             curve.append(((net(x * shown) >= 0) == code).float().mean(dim=1))
     return torch.stack(curve, dim=1)
@@ -214,11 +214,6 @@ def _slope(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         return torch.autograd.grad(score(net(x), target).sum(), x)[0]
-
-
-def _grid(net: nn.Module) -> tuple[int, int]:
-    """Patches along the two edges."""
-    return (net.img_size // net.patch_size,) * 2
 
 
 def _to_side(values: Tensor, side: int) -> Tensor:

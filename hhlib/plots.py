@@ -79,12 +79,9 @@ def similar_images(query, images, shared, titles: list[str]) -> Figure:
 def results(query, hits, distances, right, query_title: str, titles: list[str]) -> Figure:
     """A query and its nearest images, nearest first, ten per row.
 
-    Args:
-        distances: (k,) bits.
-        right: (k,) bool, whether the image shares a label with the query.
-        query_title, titles: what the query and each hit show.
+    Each of the `hits` has a distance in bits, is `right` if it shares a label with the query, and has a title.
     """
-    titles = [f"{d} bit{'s' * (d != 1)}\n{wrap(title)}" for d, title in zip(distances, titles, strict=True)]
+    titles = [f"{d} bit{'' if d == 1 else 's'}\n{wrap(title)}" for d, title in zip(distances, titles, strict=True)]
     notes = ["right" if good else "wrong" for good in right]
     return _beside(f"query\n{wrap(query_title)}", query, hits, titles, right, notes, size=0.85)
 
@@ -152,7 +149,7 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
     """How a training went, or is going: loss, validation mAP, quantisation gap, bit balance.
 
     Args:
-        history: from `Run.history`, or the rows so far.
+        history: from `Run.history`, or its first rows.
         epochs: where the horizontal axis ends; None takes the last epoch there is.
         nothing: the loss of codes that know nothing, drawn as a line.
     """
@@ -161,7 +158,7 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
     titles |= {"quantisation_gap": "quantisation gap\n1 - |u|", "bit_balance": "bit balance\n|ones - 1/2|"}
     if nothing is not None:
         axes[0].axhline(nothing, color=GUIDE, linestyle=":", label="know nothing")
-        axes[0].legend(fontsize=8, loc="lower left")
+        axes[0].legend(fontsize=8)
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         lines(ax, history["epoch"], history[column], marker="o", markersize=3)
         ax.set_title(title, fontsize=9)
@@ -170,7 +167,7 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
     if "query_map" in history:
         axes[1].lines[0].set_label("validation")
         lines(axes[1], history["epoch"], history["query_map"], marker="o", markersize=3, label="queries")
-        axes[1].legend(fontsize=8, loc="lower left")
+        axes[1].legend(fontsize=8)
     for ax in axes[:3]:
         ax.set_ylim(0, 1.1 * max((y for line in ax.lines for y in line.get_ydata()), default=1))
     axes[3].set_ylim(0, 0.5)
@@ -208,9 +205,8 @@ def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vm
     """Attention laid over the image, patches left visible, block borders drawn; returns what `Figure.colorbar` needs.
 
     Args:
-        weights: (g, g), shown from 0 (dark) to `vmax` (yellow).
+        weights: (g, g), shown from 0 (dark) to `vmax` (yellow; None takes the largest weight: not for comparisons).
         blocks: blocks along an edge of the image: 4, 2 or 1.
-        vmax: the top of the scale; None takes the largest weight. Give it where pictures are compared.
     """
     grey = np.asarray(image).mean(axis=0)
     side = len(grey)

@@ -46,7 +46,6 @@ def encode(
         features: the backbone's features instead, averaged over the image, (n, D).
 
     Raises:
-        ValueError: for no images, images of another shape or type, or another precision.
         FloatingPointError: if an output is infinite or not a number.
     """
     check_choice("precision", precision, ("float32", "bf16"))
@@ -81,7 +80,6 @@ def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarr
         query_codes: packed, (q, bytes) uint8.
         database_codes: packed, (n, bytes) uint8, equally wide: searched exactly. Or an index from `build_index`, which
             may miss some; build one to search the same codes more than once.
-        k: 1 to n.
 
     Returns:
         (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at the end.

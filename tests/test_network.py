@@ -186,7 +186,7 @@ def test_a_network_has_one_name_and_an_unknown_one_lists_the_known_ones():
     with pytest.raises(ValueError, match="network is 'huge', .* base, small, tiny, micro"):
         network.create("huge", bits=8)
     with pytest.raises(TypeError, match="preset"):
-        network.create(preset="micro", bits=8)
+        network.create("micro", preset="micro", bits=8)
 
 
 def test_inside_evaluating_every_module_evaluates_and_afterwards_each_is_as_before():
@@ -286,7 +286,7 @@ def test_saved_weights_come_back_and_damaged_ones_are_refused(tmp_path):
     assert all(torch.equal(net.state_dict()[name], tensor) for name, tensor in again.state_dict().items())
     with pytest.raises(ValueError, match="model.safetensors does not fit"):
         network.load_weights(toy(embed_dims=(16, 32, 64)), path)
-    with pytest.raises(ValueError, match="model.safetensors .* pool.reduce.weight"):
+    with pytest.raises(ValueError, match="model.safetensors .*pool.reduce.weight"):
         network.load_weights(toy(global_branch=False), path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="model.safetensors is damaged"):

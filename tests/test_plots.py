@@ -61,7 +61,9 @@ def everything_drawn():
     yield plots.contact_sheet(pictures(20), ["a class"] * 20, size=0.9)
     yield plots.sheets({"query": (pictures(12), ["a class"] * 12, [True] * 12), "train": (pictures(0), [], [])})
     yield plots.similar_images(pictures(1)[0], pictures(8), [0, 1, 2, 0, 1, 2, 0, 1], ["a class"] * 8)
-    yield plots.results(pictures(1)[0], pictures(15), range(15), [True, False, True] * 5, "a class", ["a class"] * 15)
+    yield plots.results(
+        pictures(1)[0], pictures(15), np.arange(15), [True, False, True] * 5, "a class", ["a class"] * 15
+    )
     for draw in (
         lambda ax: plots.heat(ax, np.eye(10), [f"class {c}" for c in range(10)], label="share"),
         lambda ax: plots.grouped_counts(ax, {"query": np.ones(10)}, [f"class {c}" for c in range(10)]),

@@ -7,11 +7,9 @@ arXiv 2405.07524. Backbone: Zhang et al., "Nested Hierarchical Transformer", AAA
 Letters in shapes: B images, S image side, p patch, g = S/p grid, T blocks per level (16, 4, 1), b = g/4 block edge in
 tokens, N = b*b tokens per block, C channels, H heads, K bits, t block tokens along an edge.
 
-Two variants, because the released code is not what the paper describes:
-
-- ``"paper"``: each block token is the mean feature vector of one block, as the paper says.
-- ``"released"``: the pooled map (B, C, t, t) is *reshaped* to (B, t*t, C) without moving the channels last, so each
-  "token" is a slice through several channels' maps. Needed only for weights trained with the authors' code.
+Two variants, because the released code is not what the paper describes. In "paper", each block token is the mean
+feature vector of one block. In "released", the pooled map (B, C, t, t) is *reshaped* to (B, t*t, C) without moving the
+channels last, so each "token" is a slice through several channels' maps; use it for weights of the authors' code only.
 """
 
 import math
@@ -43,8 +41,6 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         global_branch: False removes the interaction modules' global branch, for ablations.
         in_chans: channels of the input image.
         head: the last step of the hash layer, one of `HEADS`; see `HashLayer`.
-
-    A bad value is a ValueError that says what is allowed.
     """
 
     def __init__(

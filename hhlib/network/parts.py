@@ -140,10 +140,8 @@ class HashLayer(nn.Module):
     With one token per block, the global branch attends over a single token: its softmax is 1, so the branch is a
     linear map of the mean feature vector, added everywhere.
 
-    Args:
-        dim, grid, pool, heads, variant: see `BlockTokenAttention`.
-        head: the last step, one of `HEADS`: "linear" (the paper's), "normalised" (each bit over the batch) or "divide"
-            (`DivideAndEncode`); the losses say which one they need.
+    The last step, `head`, is "linear" (the paper's), "normalised" (each bit over the batch) or "divide"
+    (`DivideAndEncode`); the losses say which one they need. For the other arguments see `BlockTokenAttention`.
     """
 
     SLICE = 50  #: features per bit of the "divide" head, as in its authors' network files

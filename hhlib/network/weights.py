@@ -1,4 +1,4 @@
-"""Weights from elsewhere, loaded all or nothing, with a report of what matched.
+"""Weights from elsewhere, loaded all or nothing (ValueError if they do not fit), with a report of what matched.
 
 Users of the released code got mAP 0.32 to 0.61 because a non-strict load hid missing weights.
 """
@@ -43,11 +43,7 @@ RELEASED_NAMES = {
 def load_released(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
     """Fill `net` with a checkpoint of the authors' code (`torch.load(..., weights_only=True)`).
 
-    ``FcLayer.*``, which no forward pass of that code uses, is dropped and named in the report.
-
-    Raises:
-        ValueError: if the network or the file has a tensor that the other lacks, or a shape differs; nothing is
-            loaded then.
+    ``FcLayer.*``, which no forward pass of that code uses, is dropped and named in the report; all else must fit.
     """
     if net.variant != "released":
         warnings.warn(
@@ -73,19 +69,12 @@ def load_nest(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
     Patch embedding, transformer layers, position embeddings, 3x3 convolutions and norms are loaded; the 1x1
     convolutions, block-token attention and hash layer are new and stay random. Layers beyond `depths` are left out and
     reported. NesT was trained with asymmetric "SAME" padding; this network, like the released one, pads symmetrically.
-
-    Raises:
-        ValueError: if a tensor of the backbone is missing or has another shape; nothing is loaded then.
     """
     return _fill(net, state_dict, may_miss=("hash_layer.", ".pool.reduce.", ".pool.tokens."))
 
 
 def load_weights(net: HybridHash, path: Path) -> MatchReport:
-    """Fill `net` from a `.safetensors` file of this kit. Every tensor must fit, or nothing is loaded.
-
-    Raises:
-        ValueError: if the file is damaged or belongs to a network of another size.
-    """
+    """Fill `net` from a `.safetensors` file of this kit; all tensors must fit."""
     try:
         return _fill(net, load_file(path), all_used=True)
     except SafetensorError as error:
