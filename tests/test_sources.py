@@ -222,7 +222,7 @@ def test_bad_coco_files_are_refused(coco_root):
     with pytest.raises(ValueError, match="instances_val2014.json is not an annotation file of COCO .JSONDecodeError"):
         sources.pool_of("coco", coco_root, 4)
     file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"instances_val2014.json missing; data.load.'coco', download=True."):
+    with pytest.raises(FileNotFoundError, match=r"missing: .*instances_val2014.json; data.load.'coco', download=True."):
         data.load("coco", root=coco_root)
 
 
@@ -283,12 +283,10 @@ def test_published_lists_find_pictures_in_class_folders_by_name(imagenet_root, m
 
 def test_missing_class_folders_are_counted(imagenet_root):
     shutil.rmtree(imagenet_root / "imagenet/val" / imagenet.SYNSETS[4])
-    with pytest.raises(
-        FileNotFoundError, match=r"val lacks pictures in 1 of the 100 class folders, .* n01632458 .val must"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"val lacks pictures in 1 of 100 .* n01632458 .val must"):
         sources.pool_of("imagenet", imagenet_root, 4)
     shutil.rmtree(imagenet_root / "imagenet/train")
-    with pytest.raises(FileNotFoundError, match="train lacks pictures in 100 of the 100 class folders"):
+    with pytest.raises(FileNotFoundError, match="train lacks pictures in 100 of 100"):
         sources.pool_of("imagenet", imagenet_root, 4)
 
 

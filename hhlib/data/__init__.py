@@ -11,6 +11,7 @@ from hhlib.data import sources
 from hhlib.data.audit import audit, audit_tables, near_duplicates, similar_share
 from hhlib.data.batches import augment, channel_statistics, loader, normalise, scale
 from hhlib.data.cache import cached
+from hhlib.data.download import fetch
 from hhlib.data.files import ImageFiles, square_picture
 from hhlib.data.lists import ImageList, find_lists, holds_lists, read_list, read_lists, write_list, write_lists
 from hhlib.data.own import folder_pool, table_pool
@@ -76,43 +77,33 @@ def load(
             and image list. It resumes where it stopped, is checked by MD5 if one is published, and shows a bar.
         query, train: share or number of a folder's pictures; see `split_pool`. Used for class folders only.
 
-    Raises:
-        ValueError: for an unknown data set, a bad seed or size, or a file that is not what it should be.
-        FileNotFoundError: if something is missing; the sentence says where to put it.
+    Raises ValueError for an unknown data set, a bad seed or size, or a file that is not what it should be;
+    FileNotFoundError if something is missing, with the place where it belongs.
     """
-    name = short_name(dataset)
+    name, folder = short_name(dataset), resolve("data" if root is None else root)
     check_whole("seed", seed, 0)
     side = FILE_SIZE if size is None else check_whole("size", size, 1)
-    folder = resolve("data" if root is None else root)
     if lists is not None:
         find_lists(resolve(lists))
-    if dataset not in PROTOCOLS:
-        split = _from_folder(resolve(dataset), lists, side, seed, query, train)
+    if dataset in PROTOCOLS:
+        below, archives = sources.archives(name)
+        for archive in archives if download else ():
+            fetch(archive, folder / below)
+        in_memory, protocol = name in sources.MEMORY, PROTOCOLS[name]
+        # The protocols of CIFAR-10 share their images.
+        pool = _in_memory(name.split("-")[0], folder) if in_memory else sources.pool_of(name, folder, side)
+        split = draw(name, pool, protocol, seed) if lists is None else read_lists(lists, pool=pool)
+        split = replace(split, protocol=protocol)
+        for sentence in deviations(split, protocol):
+            warnings.warn(f"{name}: {sentence}.", stacklevel=2)
+    elif lists is not None or holds_lists(resolve(dataset)):
+        split = read_lists(lists or dataset, root=dataset, size=side)
     else:
-        if download:
-            sources.fetch_archives(name, folder)
-        split = _known(name, folder, lists, side, seed)
+        split = split_pool(folder_pool(dataset, size=side), query=query, train=train, seed=seed)
     if cache and isinstance(split.query.pool.images, ImageFiles):
         pool = cached(split.query.pool, folder / "cache" / f"{name}-{side}")
         split = replace(split, **{key: Part(pool, part.rows) for key, part in split.parts().items()})
     return replace(split, name=name, seed=seed, network_size=size)
-
-
-def _from_folder(folder: Path, lists: str | Path | None, side: int, seed: int, query: float, train: float) -> Split:
-    if lists is not None or holds_lists(folder):
-        return read_lists(lists or folder, root=folder, size=side)
-    return split_pool(folder_pool(folder, size=side), query=query, train=train, seed=seed)
-
-
-def _known(name: str, folder: Path, lists: str | Path | None, side: int, seed: int) -> Split:
-    in_memory = name in sources.MEMORY
-    # The protocols of CIFAR-10 share their images.
-    pool = _in_memory(name.split("-")[0], folder) if in_memory else sources.pool_of(name, folder, side)
-    protocol = PROTOCOLS[name]
-    split = draw(name, pool, protocol, seed) if lists is None else read_lists(lists, pool=pool)
-    for sentence in deviations(split, protocol):
-        warnings.warn(f"{name}: {sentence}.", stacklevel=3)
-    return replace(split, protocol=protocol)
 
 
 @lru_cache(maxsize=2)

@@ -25,7 +25,7 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
     """The facts of a split, as a dict of plain numbers and sentences.
 
     Args:
-        protocol: name of the protocol to compare with; None is the split's own name, if a protocol has it.
+        protocol: name of the protocol to compare with (ValueError if unknown); None is the split's own, if it has one.
         content: also compare what the images show. None does so for images in memory, up to 1 GB: on disk, every file
             must be read.
 
@@ -40,8 +40,6 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
           that have one there. The last two are None if content is not compared, and near-duplicates are looked for
           among queries only. ``repeats``: copies under another name inside each part, likewise.
         - ``unanswered``: queries that have a label and no right answer in the database.
-
-    Raises ValueError for an unknown protocol.
     """
     if protocol is not None:
         check_choice("protocol", protocol, PROTOCOLS)
@@ -66,7 +64,11 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
     protocol = protocol or (split.name if split.name in PROTOCOLS else None)
     facts["problems"] = ([] if protocol is None else deviations(split, PROTOCOLS[protocol])) + _problems(facts)
     facts["notes"] = _notes(facts, split)
-    facts["verdict"] = _verdict(split, protocol, facts)
+    off = len(facts["problems"])
+    state = f"{off} thing{'s' * (off != 1)} off" if off else "nothing off"
+    against = f"against protocol {protocol}" if protocol else "no protocol to compare with"
+    sizes = " / ".join(f"{size:,}" for size in split.sizes.values())
+    facts["verdict"] = f"{split.name}: {sizes} (query / train / database), {against}: {state}."
     return facts
 
 
@@ -107,10 +109,7 @@ def near_duplicates(query: Part, other: Part, *, threshold: float = NEAR) -> lis
     Both images are shrunk to 8 x 8 pixels in colour; their similarity is the correlation of these 192 numbers, -1 to 1,
     for the image as it is or mirrored, whichever is higher. It finds crops by a pixel, other sizes and compressions,
     and sometimes two pictures of a plain object on a plain ground: look at them. The threshold was set by looking at
-    CIFAR-10.
-
-    Returns:
-        (index in query, index in other, similarity), for the nearest other image of each query that has one.
+    CIFAR-10. Returns (index in query, index in other, similarity), for the nearest image of each query that has one.
     """
     small, there, pairs = _small(query), _comparable(_small(other)), []  # (Q, 3, 8, 8), (n, 192)
     here = _comparable(small), _comparable(small.flip(-1))
@@ -185,14 +184,6 @@ def _notes(facts: dict, split: Split) -> list[str]:
         if count:
             found.append(f"{count:,} queries have a near-duplicate in the {pair.split('/')[1]} set")
     return found
-
-
-def _verdict(split: Split, protocol: str | None, facts: dict) -> str:
-    sizes = " / ".join(f"{size:,}" for size in facts["sizes"].values())
-    off = len(facts["problems"])
-    state = f"{off} thing{'s' * (off != 1)} off" if off else "nothing off"
-    against = f"against protocol {protocol}" if protocol else "no protocol to compare with"
-    return f"{split.name}: {sizes} (query / train / database), {against}: {state}."
 
 
 def _list_digest(part: Part) -> str:

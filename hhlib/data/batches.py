@@ -26,8 +26,7 @@ def loader(
 ) -> DataLoader:
     """Whole batches of a part, ``(images (B, 3, S, S) uint8, labels (B, C) uint8, index (B,) int64)``, on the CPU.
 
-    Images stay uint8 until they are on the device: a quarter of the bytes to move. Everything else is done there, a
-    batch at a time (`augment`, `normalise`).
+    They stay uint8 until they are on the device, a quarter of the bytes to move; `augment` and `normalise` work there.
 
     Args:
         batch_size: images per batch; the last may be smaller unless `drop_last`.
@@ -44,17 +43,12 @@ def loader(
         batch_size=check_whole("batch_size", batch_size, 1),
         shuffle=shuffle,
         drop_last=drop_last,
-        collate_fn=_as_it_is,
+        collate_fn=tuple,  # a part gives whole batches already
         num_workers=check_whole("workers", workers, 0),
         persistent_workers=workers > 0,
         pin_memory=device == "cuda",
         generator=None if shuffle else torch.Generator(),  # looking at images draws no global random number
     )
-
-
-def _as_it_is(batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """A part gives whole batches already. Not a lambda, because worker processes may have to pickle it."""
-    return batch
 
 
 def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
@@ -71,8 +65,7 @@ def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
 def normalise(images: Tensor, mean: list[float], std: list[float], size: int | None = None) -> Tensor:
     """(B, 3, S, S) uint8 -> float32 with about zero mean and unit spread per channel, on the images' device.
 
-    Args:
-        size: side to scale to, in pixels (bilinear; antialiased where it shrinks); None leaves S.
+    `size` is the side to scale to, in pixels (bilinear; antialiased where it shrinks); None leaves S.
     """
     mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
     images = (images.float() / 255 - mean) / std
@@ -87,8 +80,7 @@ def scale(images: Tensor, size: int) -> Tensor:
 
 def _scale(images: Tensor, size: int) -> Tensor:
     """(..., 3, S, S) float -> (..., 3, size, size); bilinear, antialiased where it shrinks."""
-    side = images.shape[-1]
-    if side == size:
+    if (side := images.shape[-1]) == size:
         return images
     many = images.reshape(-1, 3, side, side)
     many = F.interpolate(many, size=(size, size), mode="bilinear", antialias=size < side)
@@ -98,17 +90,12 @@ def _scale(images: Tensor, size: int) -> Tensor:
 def augment(images: Tensor, *, shift: int, flip: bool, erase: int = 0, generator: torch.Generator) -> Tensor:
     """Shift each image at random by up to `shift` pixels each way, mirror half of them, cover a square of each.
 
-    The whole batch at once, by indexing: no loop over images. Needs 0 <= shift < S and 0 <= erase <= S.
-
     Args:
-        images: (B, 3, S, S) uint8.
-        shift: pixels; what comes in at the border is reflected.
+        images: (B, 3, S, S) uint8; the result is the same. The whole batch at once, by indexing: no loop over images.
+        shift: pixels, 0 <= shift < S; what comes in at the border is reflected.
         flip: whether to mirror an image, left to right, with probability 1/2.
-        erase: side of the covered square in pixels, 0 for none; see `_erase`.
+        erase: side of the covered square in pixels, 0 <= erase <= S, 0 for none; see `_erase`.
         generator: source of the random numbers, on the CPU, so that every device draws the same.
-
-    Returns:
-        (B, 3, S, S) uint8.
     """
     B, _, S, _ = images.shape
     padded = F.pad(images.float(), (shift,) * 4, mode="reflect").to(images.dtype)  # (B, 3, S+2s, S+2s)

@@ -22,26 +22,21 @@ NAMES = ("cache.json", "images.npy", "marks.npy")
 
 
 def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
-    """The same pool with all its pictures decoded, as one memory-mapped file of (n, 3, S, S) uint8.
+    """The same pool with all its pictures decoded, as one memory-mapped file of (n, 3, S, S) uint8 in `folder`.
 
     Resumes where it was stopped; pictures that have changed since (size or date) are decoded again; a second process
     waits for the first. It takes 3 S^2 bytes per picture (150 KB at 224), which are reserved first. A finished cache
-    may be on read-only storage.
+    may be on read-only storage. `check` compares each picture that was decoded earlier with its CRC-32.
 
-    Args:
-        pool: with pictures on disk (`ImageFiles`).
-        folder: where the cache is, or is made.
-        check: compare each picture that was decoded earlier with its CRC-32.
-
-    Raises:
-        TypeError: if the pool's images are in memory already.
-        ValueError: if the folder holds a cache of other pictures, or one that is damaged.
-        OSError: if the disk has too little space.
+    Raises TypeError if the pool's images are not `ImageFiles`, but in memory already; ValueError if the folder holds a
+    cache of other pictures, or one that is damaged; OSError if the disk has too little space.
     """
     if not isinstance(pool.images, ImageFiles):
         raise TypeError("the images of this pool are in memory already: there is nothing to cache.")
     folder, files = resolve(folder), pool.images
-    facts = _facts(files)  # raises for a missing picture, before anything is made
+    stats = [files.file(row).stat() for row in range(len(files))]  # raises for a missing picture
+    facts = [hashlib.blake2b(f"{s.st_size} {s.st_mtime_ns}".encode(), digest_size=8).digest() for s in stats]
+    facts = np.frombuffer(b"".join(facts), dtype="<u8")  # (n,) uint64 that changes with a picture's size or date
     todo = _todo(folder, files, facts)
     if todo is None or len(todo):
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +44,7 @@ def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
             _fill(folder, files, facts)
     images = np.load(folder / "images.npy", mmap_mode="c")  # "c": writing to these changes memory, not the file
     for row, (_, mark) in enumerate(np.load(folder / "marks.npy") if check else ()):
-        if mark != DONE | _crc(images[row]):
+        if mark != DONE | zlib.crc32(images[row]):
             raise ValueError(f"{folder}: picture {row} is not what was written; delete the folder.")
     return replace(pool, images=torch.from_numpy(images))
 
@@ -58,13 +53,6 @@ def _key(files: ImageFiles) -> dict:
     """What a cache belongs to: these paths in this order, at this size, by this decoder."""
     paths = hashlib.sha256("\n".join(files.paths).encode()).hexdigest()
     return {"paths": paths, "shape": list(files.shape), "decoder": DECODER}
-
-
-def _facts(files: ImageFiles) -> np.ndarray:
-    """(n,) uint64 that changes with a picture's size or date."""
-    stats = (files.file(row).stat() for row in range(len(files)))
-    facts = (hashlib.blake2b(f"{s.st_size} {s.st_mtime_ns}".encode(), digest_size=8).digest() for s in stats)
-    return np.frombuffer(b"".join(facts), dtype="<u8")
 
 
 def _todo(folder: Path, files: ImageFiles, facts: np.ndarray) -> np.ndarray | None:
@@ -105,19 +93,14 @@ def _fill(folder: Path, files: ImageFiles, facts: np.ndarray) -> None:
         rows = todo[start : start + BLOCK]
         images[rows] = files[rows].numpy()
         images.flush()  # before the marks, so that no mark stands for a picture that is not there
-        marks[rows] = [(facts[row], DONE | _crc(images[row])) for row in rows]
+        marks[rows] = [(facts[row], DONE | zlib.crc32(images[row])) for row in rows]
         marks.flush()
 
 
 def _make(file: Path, shape: tuple[int, ...], kind: type) -> None:
-    """An array of zeros on disk, its space reserved."""
+    """An array of zeros on disk, its space reserved: writing to a mapped file on a full disk kills the process."""
     with atomic(file) as draft:
         array = np.lib.format.open_memmap(draft, mode="w+", dtype=kind, shape=shape)
         if hasattr(os, "posix_fallocate"):  # not on macOS
             with draft.open("r+b") as raw:
-                # Writing to a mapped file on a full disk kills the process: find out now.
                 os.posix_fallocate(raw.fileno(), 0, array.offset + array.nbytes)
-
-
-def _crc(image: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(image))

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.client
+import posixpath
 import shutil
 import tarfile
 import tempfile
@@ -11,7 +12,7 @@ import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -34,17 +35,16 @@ class Archive:
 def fetch(archive: Archive, folder: Path) -> None:
     """Download and unpack an archive into `folder`, unless what it makes is there already.
 
-    A download that was interrupted resumes where it stopped. What it makes appears in `folder` only when all of it is
+    An interrupted download resumes where it stopped. What the archive makes appears in `folder` only when all of it is
     unpacked; the archive itself is then removed.
 
-    Raises:
-        ValueError: if the bytes are not those of the MD5, or the archive holds a path that leaves `folder`.
-        ConnectionError: if the server cannot be reached or stops; what has arrived is kept.
+    Raises ValueError if the bytes are not those of the MD5, or the archive holds a path that leaves `folder`;
+    ConnectionError if the server cannot be reached or stops (what has arrived is kept).
     """
     if all((folder / name).exists() for name in archive.makes):
         return
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / PurePosixPath(archive.url).name
+    file = folder / posixpath.basename(archive.url)
     if file.is_file():  # put here by hand
         _check(file, archive)
     else:
@@ -99,12 +99,9 @@ def _receive(archive: Archive, part: Path) -> None:
         have = have if resumed else 0
         missing = response.headers.get("Content-Length")
         total = have + int(missing) if missing else None
-        expected = total or archive.megabytes * 1_000_000
-        bar = tqdm(total=expected, initial=have, unit="B", unit_scale=True, desc=part.stem)
-        with bar, part.open("ab" if resumed else "wb") as out:
-            while block := response.read(BLOCK):
-                out.write(block)
-                bar.update(len(block))
+        bar = dict(total=total or archive.megabytes * 1_000_000, initial=have, desc=part.stem)
+        with tqdm.wrapattr(response, "read", **bar) as source, part.open("ab" if resumed else "wb") as out:
+            shutil.copyfileobj(source, out, BLOCK)
     if total is not None and part.stat().st_size != total:
         raise ConnectionResetError(f"{part.stat().st_size:,} of {total:,} bytes arrived")
 

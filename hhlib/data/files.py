@@ -40,9 +40,8 @@ def digest(raw: bytes) -> bytes:
 class ImageFiles:
     """n image files, indexed like a (n, 3, S, S) uint8 tensor: ``files[3]`` is (3, S, S), ``files[rows]`` (B, 3, S, S).
 
-    Nothing is opened before it is used, and nothing is kept. The largest central square of a picture is scaled to
+    Opened when used, several at once in threads, and not kept. The largest central square of a picture is scaled to
     S x S, upright as its EXIF orientation says; grey pictures get three equal channels, 16 bits per channel become 8.
-    Several are decoded at once, in threads.
 
     Args:
         root: folder where the paths start.
@@ -99,18 +98,13 @@ def square_picture(image: Image.Image, size: int) -> Tensor:
     Raises OSError, SyntaxError or ValueError if it is damaged, cut short, or its pixels have 32 bits.
     """
     image.draft("RGB", (size, size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
-    upright = _eight_bits(ImageOps.exif_transpose(image)).convert("RGB")
-    square = ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):  # 16 bits; Pillow by itself would cut off whatever is above 255
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    elif upright.mode in ("I", "F"):
+        raise ValueError(f"its pixels have 32 bits, of no agreed range (mode {upright.mode}); save it with 8 or 16")
+    square = ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16 bits per channel -> 8; Pillow by itself would cut off whatever is above 255."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels have 32 bits, of no agreed range (mode {image.mode}); save it with 8 or 16")
-    return image
 
 
 @cache
@@ -127,11 +121,11 @@ def leave_out_missing(root: Path, paths: list[str], what: str) -> np.ndarray:
     folders = {posixpath.dirname(path) for path in paths}
     there = {f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)}
     rows = np.array([row for row, path in enumerate(paths) if path in there], dtype=np.int64)
-    first = next((path for path in paths if path not in there), None)
     if not len(rows):
-        raise FileNotFoundError(f"{root} holds none of {what} ({len(paths):,} are listed, the first is {first}); "
+        raise FileNotFoundError(f"{root} holds none of {what} ({len(paths):,} are listed, the first is {paths[0]}); "
                                 "data/README.md says where they come from.")  # fmt: skip
-    if first:
-        warnings.warn(f"{root} lacks {len(paths) - len(rows):,} of {what} ({len(paths):,} are listed, the first missing is"
-                      f" {first}); they are left out: this is not the published split.", stacklevel=3)  # fmt: skip
+    if len(rows) < len(paths):
+        first = next(path for path in paths if path not in there)
+        warnings.warn(f"{root} lacks {len(paths) - len(rows):,} of {what} ({len(paths):,} are listed, the first gap is "
+                      f"{first}); this is not the published split.", stacklevel=3)  # fmt: skip
     return rows

@@ -1,6 +1,6 @@
 """The field's list files: one image per line, ``relative/path.jpg 0 1 0 ... 0``, plain or gzipped.
 
-Every code base of the field reads them (the format is HashNet's, Cao et al., ICCV 2017): three files, `test.txt` for
+The format is HashNet's (Cao et al., ICCV 2017), and every code base of the field reads it: three files, `test.txt` for
 the queries, `train.txt` and `database.txt`, with multi-hot labels, equally many on every line.
 """
 
@@ -55,10 +55,8 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
         root: folder where the images' paths start; None is that of the list.
         classes: names of the labels, in order; None takes the number of labels from the first line and numbers them.
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for the first fault, with file and line: another number of labels, a label other than 0 and 1, no
-            label at all, a path that is absolute or leaves the root, the same path twice.
+    Raises ValueError for the first fault, with file and line: another number of labels, a label other than 0 and 1, no
+    label at all, a path that is absolute or leaves the root, the same path twice.
     """
     path = resolve(path)
     numbered = [(i, line.strip()) for i, line in enumerate(_raw_lines(path), start=1) if line.strip()]
@@ -69,11 +67,10 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
         raise ValueError(f"{path} has one number per line, but a label is a 0 or 1 for each class: class 2 of 3 is "
                          "written 0 0 1.")  # fmt: skip
     lines = np.array([number for number, _ in numbered])
-    parsed = [_parse(line, width, f"{path} line {number}") for number, line in numbered]
-    paths = [name for name, _ in parsed]
-    labels = np.frombuffer(b"".join(flags for _, flags in parsed), np.uint8).reshape(len(paths), width) - ord("0")
+    paths, flags = zip(*(_parse(line, width, f"{path} line {number}") for number, line in numbered), strict=True)
+    labels = np.frombuffer(b"".join(flags), dtype=np.uint8).reshape(len(paths), width) - ord("0")
     names = list(classes) if classes else [str(i) for i in range(width)]
-    listed = ImageList(path, paths, labels, names, lines, resolve(root or path.parent))
+    listed = ImageList(path, list(paths), labels, names, lines, resolve(root or path.parent))
     _check_no_repeat(paths, listed, str)
     return listed
 
@@ -81,11 +78,8 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
 def write_list(path: str | Path, paths: list[str], labels: np.ndarray) -> None:
     """Write a list file, all or nothing; gzipped if its extension is .gz. Equal content gives equal bytes.
 
-    Args:
-        paths: n relative paths.
-        labels: (n, C) of 0 and 1.
-
-    Raises ValueError for labels of another shape or value, or a path that would not be read back as it is.
+    `paths` are n relative paths, `labels` (n, C) of 0 and 1. Raises ValueError for labels of another shape or value, or
+    a path that would not be read back as it is.
     """
     path, labels = resolve(path), np.asarray(labels)
     if labels.shape[:1] != (len(paths),) or labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
@@ -113,26 +107,28 @@ def read_lists(
 
     Args:
         folder: where the three files are; a `classes.txt` beside them names the labels, one per line.
-        root: folder where the images' paths start; None is `folder`. Images are opened when they are used.
-        size: side to which the images are cut and scaled, in pixels.
+        root: folder where the images' paths start; None is `folder`.
+        size: side to which the images are cut and scaled when they are used, in pixels.
         classes: names of the labels; None takes those of `classes.txt`, else numbers.
         pool: look the images up in this pool instead, by their path or, failing that, by their file name if no other
             image there has it (published lists of a data set whose folders are named otherwise).
         check: refuse a query that is in another part too. False is for looking at broken lists (`audit`).
 
-    Raises:
-        FileNotFoundError: if one of the files is missing.
-        ValueError: for a fault in a list (see `read_list`), an image with two different labels, an unknown path.
+    Raises FileNotFoundError if a file is missing; ValueError for a fault in a list (see `read_list`), an image with two
+    different labels, an unknown path.
     """
     folder = resolve(folder)
-    if classes is None and (folder / "classes.txt").is_file():
-        classes = _class_names(folder / "classes.txt")
+    file = folder / "classes.txt"
+    if classes is None and file.is_file():
+        try:
+            classes = file.read_text(encoding="utf-8-sig").strip().splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file} is not UTF-8 text ({error}).") from error
     lists = {part: read_list(file, root=root or folder, classes=classes) for part, file in find_lists(folder).items()}
     classes = lists["train"].classes
     for listed in lists.values():
-        if len(listed.classes) != len(classes):
-            raise ValueError(f"{listed.source} has {len(listed.classes)} labels per line, but train.txt has "
-                             f"{len(classes)}.")  # fmt: skip
+        if (width := len(listed.classes)) != len(classes):
+            raise ValueError(f"{listed.source} has {width} labels per line, but train.txt has {len(classes)}.")
     pool = pool or _pool_of(list(lists.values()), classes, size)
     place = _places(pool)
     parts = {part: Part(pool, _rows(listed, pool, place)) for part, listed in lists.items()}
@@ -164,13 +160,6 @@ def find_lists(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _class_names(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8-sig").strip().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text ({error}).") from error
-
-
 def _pool_of(lists: list[ImageList], classes: list[str], size: int) -> Pool:
     """One pool of all images in any list, each once, in the order of their first mention."""
     first = {}  # path -> (list, row) of its first mention
@@ -198,8 +187,7 @@ def _rows(listed: ImageList, pool: Pool, place: dict[str, int]) -> np.ndarray:
         row = int(np.argmax(rows < 0))
         raise ValueError(f"{listed.where(row)}: the data set has no image {listed.paths[row]!r}.")
     _check_no_repeat(rows.tolist(), listed, pool.path)
-    differs = (pool.labels.numpy()[rows] != listed.labels).any(axis=1)
-    if differs.any():
+    if (differs := (pool.labels.numpy()[rows] != listed.labels).any(axis=1)).any():
         row = int(np.argmax(differs))
         raise ValueError(f"{listed.where(row)}: {listed.paths[row]!r} has other labels elsewhere.")
     return rows
@@ -219,7 +207,14 @@ def _parse(line: bytes, width: int, place: str) -> tuple[str, bytes]:
     name, *labels = line.rsplit(maxsplit=width)
     too_many = name[-2:] in (b" 0", b" 1", b"\t0", b"\t1")
     if not labels or len(labels) != width or too_many or not set(labels) <= {b"0", b"1"}:
-        raise ValueError(f"{place}: {_what_is_wrong(line, width)}")
+        found = _trailing_labels(line)
+        wrong = f"there are {len(found)} labels, but {width} are expected."
+        if not found:
+            wrong = "there is no label after the path; a line is a path and then 0 or 1 for each class."
+        elif len(found) == width:
+            odd = next(label for label in found if label not in (b"0", b"1"))
+            wrong = f"a label is {odd.decode()!r}, but it must be 0 or 1."
+        raise ValueError(f"{place}: {wrong}")
     try:
         return clean_path(name.decode(), place), b"".join(labels)
     except UnicodeDecodeError as error:
@@ -230,15 +225,6 @@ def _trailing_labels(line: bytes) -> list[bytes]:
     """The numbers at the end of a line."""
     words = reversed(line.split()[1:])
     return [*takewhile(lambda word: word.lstrip(b"+-").replace(b".", b"").isdigit(), words)][::-1]
-
-
-def _what_is_wrong(line: bytes, width: int) -> str:
-    labels = _trailing_labels(line)
-    if not labels:
-        return "there is no label after the path; a line is a path and then 0 or 1 for each class."
-    if len(labels) != width:
-        return f"there are {len(labels)} labels, but {width} are expected."
-    return f"a label is {next(x for x in labels if x not in (b'0', b'1')).decode()!r}, but it must be 0 or 1."
 
 
 def _check_no_repeat(images: list, listed: ImageList, name: Callable) -> None:

@@ -18,28 +18,22 @@ PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 def folder_pool(root: str | Path, *, size: int = 224, flip: bool = True) -> Pool:
     """All pictures below a folder; a picture's class is the first folder on its path, `root/cat/1.jpg` -> "cat".
 
-    Links to folders are followed. Warns if files are left out because of their extension.
+    They are cut and scaled to `size` pixels per side; `flip` says whether a mirrored one keeps its labels (not so for
+    text, digits, hands). Links to folders are followed. Warns if files are left out because of their extension.
 
-    Args:
-        size: side to which the pictures are cut and scaled, in pixels.
-        flip: whether a mirrored picture keeps its labels (not so for text, digits, hands).
-
-    Raises:
-        FileNotFoundError: if there is no such folder.
-        ValueError: if it holds fewer than two classes with pictures, or a picture that is in no class folder.
+    Raises FileNotFoundError if there is no such folder; ValueError if it holds fewer than two classes with pictures, or
+    a picture that is in no class folder.
     """
     root = resolve(root)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}.")
     extension = {path: os.path.splitext(path)[1] for path in _files_below(root)}
     paths = [path for path, kind in extension.items() if kind.lower() in PICTURES]
-    left_out = [path for path, kind in extension.items() if kind.lower() not in PICTURES and "/" in path]
-    if left_out:
+    if left_out := [path for path, kind in extension.items() if kind.lower() not in PICTURES and "/" in path]:
         kinds = ", ".join(sorted({extension[path] or "none" for path in left_out}))
         warnings.warn(f"{root}: {len(left_out)} files are left out because of their extensions ({kinds}), the first is "
                       f"{left_out[0]}.", stacklevel=2)  # fmt: skip
-    loose = [path for path in paths if "/" not in path]
-    if loose:
+    if loose := [path for path in paths if "/" not in path]:
         raise ValueError(f"{loose[0]} is in {root} itself, but each picture must be in the folder of its class.")
     return _pool(root, paths, [[path.split("/")[0]] for path in paths], size, flip)
 
@@ -69,10 +63,8 @@ def table_pool(
         size, flip: see `folder_pool`.
         separator: between two labels of a picture. An empty field is a picture without labels.
 
-    Raises:
-        FileNotFoundError: if a picture is missing, with the table's line.
-        ValueError: if a column is missing, a line has more fields than the head, a path is empty, repeated or leaves
-            the root, or there are fewer than two labels.
+    Raises, with the table's line, FileNotFoundError if a picture is missing; ValueError if a column is missing, a line
+    has more fields than the head, a path is empty, repeated or leaves the root, or there are fewer than two labels.
     """
     table = resolve(table)
     if not separator:

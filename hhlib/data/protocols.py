@@ -37,7 +37,10 @@ def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
     labels = pool.labels.numpy()
     anyone = np.ones(len(labels), dtype=bool)
     may_ask, may_teach = (anyone, anyone) if pool.held_out is None else (pool.held_out.numpy(), ~pool.held_out.numpy())
-    groups = _groups(labels) if protocol.by_class else [np.arange(len(labels))]
+    order = range(labels.shape[1])
+    if (labels.sum(axis=1) != 1).any():  # several labels
+        order = np.argsort(labels.sum(axis=0, dtype=np.int64), kind="stable")
+    groups = [np.flatnonzero(labels[:, c]) for c in order] if protocol.by_class else [np.arange(len(labels))]
     q, t = protocol.query // len(groups), protocol.train // len(groups)
     query, train, taken = [], [], np.zeros(len(labels), dtype=bool)
     for rows in groups:
@@ -56,13 +59,6 @@ def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
     split = Split(name, seed, protocol, *parts)
     check_disjoint(split)
     return split
-
-
-def _groups(labels: np.ndarray) -> list[np.ndarray]:
-    """Rows of each class, rarest class first where images have several labels: (n, C) -> C arrays."""
-    one_label = (labels.sum(axis=1) == 1).all()
-    order = range(labels.shape[1]) if one_label else np.argsort(labels.sum(axis=0, dtype=np.int64), kind="stable")
-    return [np.flatnonzero(labels[:, column]) for column in order]
 
 
 def deviations(split: Split, protocol: Protocol) -> list[str]:

@@ -33,8 +33,7 @@ class Pool:
 class Part(Dataset):
     """One of the three sets: rows of a pool. ``part[i] -> (image (3, S, S) uint8, labels (C,) uint8, i)``.
 
-    The label matrix `labels` (n, C) is at hand without reading images; `rows` (n,) int64 are the images' rows in the
-    pool, which identify them.
+    `labels` (n, C) is there without reading images; `rows` (n,) int64 are the images' rows in the pool: their identity.
     """
 
     def __init__(self, pool: Pool, rows: np.ndarray):
@@ -64,7 +63,7 @@ class Protocol:
     """How many images go where."""
 
     query: int  #: images in total
-    train: int
+    train: int  #: images in total
     #: "rest" (all but queries and training images), "rest+train" (all but the queries), "train" (the training set
     #: itself), or "lists" (as list files or own pictures say)
     database: str
@@ -129,8 +128,7 @@ class Split:
 def given_split(name: str, query: Part, train: Part, database: Part, *, about: str, seed=0, check=True) -> Split:
     """A split of given parts. Raises ValueError if one is empty or, with `check`, a query is in another part."""
     split = Split(name, seed, Protocol(len(query), len(train), "lists", False, about), query, train, database)
-    empty = [part for part, size in split.sizes.items() if not size]
-    if empty:
+    if empty := [part for part, size in split.sizes.items() if not size]:
         raise ValueError(f"{', '.join(empty)} would be empty: {len(query.pool.labels)} pictures are too few for this.")
     if check:
         check_disjoint(split)
@@ -145,12 +143,9 @@ def one_hot(numbers: np.ndarray, num_classes: int) -> Tensor:
 def check_disjoint(split: Split) -> None:
     """Raise ValueError if any query image is also a training or a database image."""
     for name, part in [("train", split.train), ("database", split.database)]:
-        shared = np.intersect1d(split.query.rows, part.rows)
-        if len(shared):
-            raise ValueError(
-                f"{len(shared)} of the {len(split.query)} query images of {split.name} also stand in its {name} set "
-                f"(first: {split.query.pool.path(shared[0])}), but a query must be in neither of the other sets."
-            )
+        if len(shared := np.intersect1d(split.query.rows, part.rows)):
+            raise ValueError(f"{len(shared)} of the {len(split.query)} query images of {split.name} also stand in its "
+                             f"{name} set (first: {split.query.pool.path(shared[0])}), but none may.")  # fmt: skip
 
 
 def hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:

@@ -3,13 +3,13 @@
 from functools import partial
 from pathlib import Path
 
-from hhlib.data.download import Archive, fetch
+from hhlib.data.download import Archive
 from hhlib.data.sources import cifar, coco, imagenet, nuswide
 from hhlib.data.sources.cifar import cifar10
 from hhlib.data.sources.embedded import digits, shapes
 from hhlib.data.splits import Pool
 
-__all__ = ["FILES", "MEMORY", "archives", "cifar10", "digits", "fetch_archives", "pool_of", "shapes"]
+__all__ = ["FILES", "MEMORY", "archives", "cifar10", "digits", "pool_of", "shapes"]
 
 #: Data sets whose images are kept in memory at their own size: name -> f(root).
 MEMORY = {"digits": lambda root: digits(), "shapes": lambda root: shapes()}
@@ -36,10 +36,3 @@ def archives(name: str) -> tuple[str, list[Archive]]:
     if name.startswith("nuswide"):
         return nuswide.FOLDER, nuswide.ARCHIVES
     return (coco.FOLDER, coco.ARCHIVES) if name == "coco" else ("", [])
-
-
-def fetch_archives(name: str, root: Path) -> None:
-    """Download what may be downloaded for a data set and is not there yet."""
-    folder, wanted = archives(name)
-    for archive in wanted:
-        fetch(archive, root / folder)

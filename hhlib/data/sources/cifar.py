@@ -24,19 +24,13 @@ FILES = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
 #: The official archive; it is unpacked beside itself and makes `FOLDER`.
-ARCHIVE = Archive(
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    megabytes=170,
-    makes=[f"{FOLDER}/{name}" for name in FILES],
-    md5="c58f30108f718f92721af3b95e74349a",
-)
+_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+ARCHIVE = Archive(_URL, 170, [f"{FOLDER}/{name}" for name in FILES], "c58f30108f718f92721af3b95e74349a")
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 #: All that a pickled NumPy array asks for, under NumPy's new module names, and how Python 3 writes bytes for Python 2.
-_ARRAY_PARTS = {
-    "numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct", "numpy._core.numeric._frombuffer",
-    "_codecs.encode",
-}  # fmt: skip
+_ARRAY_PARTS = ["numpy.ndarray", "numpy.dtype", "numpy._core.multiarray._reconstruct",
+                "numpy._core.numeric._frombuffer", "_codecs.encode"]  # fmt: skip
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -56,14 +50,11 @@ def cifar10(root: Path) -> Pool:
     six files is missing, ValueError if one is not what it should be; warns if one is not the official one.
     """
     folder = root if root.name == FOLDER else root / FOLDER
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} lacks {', '.join(missing)}: unpack {ARCHIVE.url} in {folder.parent}, or load with download=True."
-        )
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}: unpack {ARCHIVE.url} in {folder.parent}, or "
+                                "load with download=True.")  # fmt: skip
     files = {name: (folder / name).read_bytes() for name in FILES}
-    changed = [name for name, raw in files.items() if hashlib.md5(raw).hexdigest() != FILES[name]]
-    if changed:
+    if changed := [name for name, raw in files.items() if hashlib.md5(raw).hexdigest() != FILES[name]]:
         warnings.warn(f"{folder}: {', '.join(changed)} differ from the official CIFAR-10 (MD5).", stacklevel=2)
     images, numbers = zip(*(_read_batch(folder / name, raw) for name, raw in files.items()), strict=True)
     images = torch.from_numpy(np.concatenate(images)).reshape(-1, 3, 32, 32)
@@ -78,8 +69,6 @@ def _read_batch(path: Path, raw: bytes) -> tuple[np.ndarray, np.ndarray]:
     except (pickle.UnpicklingError, EOFError, KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a CIFAR-10 batch ({error}).") from error
     if images.dtype != np.uint8 or images.shape != (len(numbers), 3072) or not ((numbers >= 0) & (numbers < 10)).all():
-        raise ValueError(
-            f"{path} holds images {images.shape} {images.dtype} and {len(numbers)} labels, but a CIFAR-10 batch has "
-            "(n, 3072) uint8 and n labels from 0 to 9."
-        )
+        raise ValueError(f"{path} holds images {images.shape} {images.dtype} and {len(numbers)} labels, but a CIFAR-10 "
+                         "batch has (n, 3072) uint8 and n labels from 0 to 9.")  # fmt: skip
     return images, numbers

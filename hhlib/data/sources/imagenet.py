@@ -27,22 +27,17 @@ SYNSETS = """
 def imagenet(root: Path, size: int) -> Pool:
     """Training and validation images of 100 classes; the validation images are held out, to be the queries.
 
-    Args:
-        root: folder that holds `imagenet/train/<synset>/*.JPEG` and `imagenet/val/<synset>/*.JPEG`.
-        size: side to which the pictures are cut and scaled, in pixels.
-
-    Raises FileNotFoundError if a class folder is missing or empty.
+    `root` holds `imagenet/train/<synset>/*.JPEG` and `imagenet/val/<synset>/*.JPEG`; pictures are cut and scaled to
+    `size` pixels. Raises FileNotFoundError if a class folder is missing or empty.
     """
     folder, paths, numbers = root / FOLDER, [], []
     for part in ("train", "val"):
-        names = [_pictures(folder / part / synset) for synset in SYNSETS]
-        empty = [synset for synset, found in zip(SYNSETS, names, strict=True) if not found]
-        if empty:
+        inside = [(folder / part / synset).glob("*") for synset in SYNSETS]
+        names = [sorted(file.name for file in files if file.suffix.lower() in (".jpeg", ".jpg")) for files in inside]
+        if empty := [synset for synset, found in zip(SYNSETS, names, strict=True) if not found]:
             flat = " (val must be sorted into class folders too)" if part == "val" else ""
-            raise FileNotFoundError(
-                f"{folder / part} lacks pictures in {len(empty)} of the {len(SYNSETS)} class folders, the first being "
-                f"{empty[0]}{flat}; data/README.md says where they come from."
-            )
+            raise FileNotFoundError(f"{folder / part} lacks pictures in {len(empty)} of 100 class folders, first in "
+                                    f"{empty[0]}{flat}; data/README.md says where they come from.")  # fmt: skip
         for number, found in enumerate(names):
             paths += [f"{part}/{SYNSETS[number]}/{name}" for name in found]
             numbers += [number] * len(found)
@@ -57,8 +52,3 @@ def class_names() -> list[str]:
     info = ImageNetInfo()
     index = {synset: i for i, synset in enumerate(info.label_names())}
     return [info.index_to_description(index[synset]).split(",")[0] for synset in SYNSETS]
-
-
-def _pictures(folder: Path) -> list[str]:
-    """Names of the pictures in a class folder, sorted; none if there is no such folder."""
-    return sorted(path.name for path in folder.glob("*") if path.suffix.lower() in (".jpeg", ".jpg"))

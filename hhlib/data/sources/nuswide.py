@@ -14,34 +14,27 @@ FOLDER_M = "nus-wide-m"  #: the pictures of NUS-WIDE-m, in `images/`
 CONCEPTS = 81
 _HOME = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide"
 #: Labels and list; nobody publishes their checksums. The pictures are sent by the authors on request.
-ARCHIVES = [
-    Archive(url=f"{_HOME}/Groundtruth.zip", megabytes=4, makes=["Groundtruth"]),
-    Archive(url=f"{_HOME}/ImageList.zip", megabytes=2, makes=["ImageList"]),
-]
+_SIZES = {"Groundtruth": 4, "ImageList": 2}
+ARCHIVES = [Archive(f"{_HOME}/{name}.zip", megabytes, [name]) for name, megabytes in _SIZES.items()]
 
 
 def nuswide(root: Path, size: int, *, concepts: int = CONCEPTS, small: bool = False) -> Pool:
     """The images with at least one of the most frequent concepts; the others are left out.
 
     Args:
-        root: folder that holds `nus-wide` (and `nus-wide-m`).
-        size: side to which the pictures are cut and scaled, in pixels.
+        root, size: folder that holds `nus-wide` (and `nus-wide-m`); pixels to which pictures are cut and scaled.
         concepts: how many, counted over all 269,648 images; they keep their alphabetical order. 21: 195,834 images.
         small: the pictures of NUS-WIDE-m, Flickr's small versions as Cao et al. (HashNet, ICCV 2017) collected them.
             Their names hold a photo id, `227529_2414887877_8dfb4fd1c1_m.jpg`, by which they get their labels.
 
     Raises FileNotFoundError if a file or all pictures are missing, ValueError if a file is not what it should be.
     """
-    folder = root / FOLDER
-    paths = read_image_list(folder)
-    names, labels = read_concepts(folder, len(paths))
+    paths = read_image_list(root / FOLDER)
+    names, labels = read_concepts(root / FOLDER, len(paths))
     top = np.sort(np.argsort(-labels.sum(axis=0, dtype=np.int64), kind="stable")[:concepts])
     names, labels = [names[i] for i in top], labels[:, top]
-    if small:
-        folder = root / FOLDER_M
-        paths, labels = _small(folder, paths, labels)
-    else:
-        paths = [f"Flickr/{path}" for path in paths]
+    folder = root / (FOLDER_M if small else FOLDER)
+    paths, labels = _small(folder, paths, labels) if small else ([f"Flickr/{path}" for path in paths], labels)
     rows = np.flatnonzero(labels.any(axis=1))
     wanted = f"the pictures of NUS-WIDE{'-m' * small}"
     rows = rows[leave_out_missing(folder, [paths[row] for row in rows], wanted)]
@@ -65,18 +58,16 @@ def read_concepts(folder: Path, images: int) -> tuple[list[str], np.ndarray]:
     files = sorted(place.glob("Labels_*.txt"))
     if len(files) != CONCEPTS:
         raise ValueError(f"{place} holds {len(files)} files Labels_<concept>.txt, but NUS-WIDE has {CONCEPTS}.")
-    columns = [_read_flags(file, images) for file in files]
-    return [file.stem.removeprefix("Labels_") for file in files], np.stack(columns, axis=1)
-
-
-def _read_flags(file: Path, images: int) -> np.ndarray:
-    lines = file.read_bytes().split()
-    if set(lines) - {b"0", b"1"}:
-        odd = next(i for i, line in enumerate(lines) if line not in (b"0", b"1"))
-        raise ValueError(f"{file} line {odd + 1}: {lines[odd].decode(errors='replace')!r}, but it must be 0 or 1.")
-    if len(lines) != images:
-        raise ValueError(f"{file} has {len(lines):,} lines, but the image list has {images:,}.")
-    return np.frombuffer(b"".join(lines), dtype=np.uint8) - ord("0")
+    labels = np.empty((images, CONCEPTS), dtype=np.uint8)
+    for column, file in enumerate(files):
+        lines = file.read_bytes().split()
+        if set(lines) - {b"0", b"1"}:
+            odd = next(i for i, line in enumerate(lines) if line not in (b"0", b"1"))
+            raise ValueError(f"{file} line {odd + 1}: {lines[odd].decode(errors='replace')!r}, but it must be 0 or 1.")
+        if len(lines) != images:
+            raise ValueError(f"{file} has {len(lines):,} lines, but the image list has {images:,}.")
+        labels[:, column] = np.frombuffer(b"".join(lines), dtype=np.uint8) - ord("0")
+    return [file.stem.removeprefix("Labels_") for file in files], labels
 
 
 def _small(folder: Path, listed: list[str], labels: np.ndarray) -> tuple[list[str], np.ndarray]:
@@ -84,8 +75,7 @@ def _small(folder: Path, listed: list[str], labels: np.ndarray) -> tuple[list[st
     by_id = {}
     for row, path in enumerate(listed):
         by_id.setdefault(_photo_id(path, -1), []).append(row)
-    pictures = sorted((folder / "images").glob("*.jpg"))
-    if not pictures:
+    if not (pictures := sorted((folder / "images").glob("*.jpg"))):
         raise FileNotFoundError(f"{folder / 'images'} holds no pictures of NUS-WIDE-m; data/README.md says where from.")
     for path in pictures:
         if _photo_id(path.name, 1) not in by_id:
