@@ -6,7 +6,6 @@ labels of the whole database, here the training images, at little cost; queries 
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,6 @@ from hhlib.losses.common import Method, sign, similarity, unit_means
 PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) matrices fit the cache
 
 
-@dataclass(eq=False, repr=False)
 class ADSHLoss(Method, family="asymmetric", knob="gamma"):
     r"""ADSH: products of query outputs u = tanh(z) and database codes v should match the labels' similarity.
 
@@ -119,7 +117,6 @@ def set_columns(V: Tensor, wanted: Tensor, G: Tensor) -> None:
         V[:, k] = torch.where(x == 0, V[:, k], torch.sign(x))
 
 
-@dataclass(eq=False, repr=False)
 class ADMHStyleLoss(ADSHLoss, knob="tau"):
     r"""ADMH-style, our reconstruction: ADSH plus a margin between similar and dissimilar pairs.
 
@@ -169,7 +166,6 @@ class ADMHStyleLoss(ADSHLoss, knob="tau"):
             x[flip], margin = flipped_x[flip], torch.where(flip, flipped_margin, margin)
 
 
-@dataclass(eq=False, repr=False)
 class JLDSHStyleLoss(ADSHLoss, knob="mu"):
     r"""JLDSH-style, our reconstruction: ADSH whose codes must also tell the class, on both sides.
 
