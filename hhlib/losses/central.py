@@ -189,7 +189,6 @@ class GreedyHashLoss(Method, family="central", knob="alpha"):
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy against labels (B, C) divided by their number; mean over the images that have any."""
-    labelled = (labels != 0).any(dim=1)
     y = labels / labels.sum(dim=1, keepdim=True).clamp(min=1)
-    each = -(y * F.log_softmax(logits, dim=1)).sum(dim=1)
-    return (each * labelled).sum() / labelled.sum().clamp(min=1)
+    labelled = (labels != 0).any(dim=1).sum()
+    return F.cross_entropy(logits, y, reduction="none").sum() / labelled.clamp(min=1)
