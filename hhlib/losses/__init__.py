@@ -11,7 +11,7 @@ keeps between batches is in buffers: `state_dict` resumes it.
 """
 
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, fields
 
 import torch
 from torch import Tensor, nn
@@ -24,17 +24,8 @@ from hhlib.losses.common import BankMethod, Method, balanced_mean, pair_loss, si
 from hhlib.losses.symmetric import DCHLoss, DNNHLoss, DPSHLoss, DSHLoss, HashNetLoss, HybridHashLoss
 from hhlib.losses.two_stage import CNNHLoss
 
-__all__ = ["METHODS", "BankMethod", "HybridHashLoss", "Method", "NestedLoss"]
-__all__ += [
-    "balanced_mean",
-    "centers",
-    "check_hyperparameters",
-    "create",
-    "defaults",
-    "hyperparameters",
-    "method",
-    "names",
-]
+__all__ = ["METHODS", "BankMethod", "HybridHashLoss", "Method", "NestedLoss", "balanced_mean", "centers"]
+__all__ += ["check_hyperparameters", "create", "defaults", "hyperparameters", "method", "names"]
 __all__ += ["pair_loss", "sign", "similarity"]
 
 #: The class of every method. Those called "style" are reconstructions: the papers' formulas could not be read.
@@ -91,7 +82,6 @@ def create(name: str, *, bits: int, num_classes: int, train_size: int, **given) 
     return NestedLoss(name.removesuffix("_nested"), **sizes, **given)
 
 
-@dataclass(eq=False, repr=False, init=False)
 class NestedLoss(Method):
     r"""The mean of the same loss over several prefixes of the code.
 

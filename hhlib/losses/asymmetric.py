@@ -6,7 +6,6 @@ labels of the whole database, here the training images, at little cost; queries 
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,6 @@ from hhlib.losses.common import Method, sign, similarity, unit_means
 PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) matrices fit the cache
 
 
-@dataclass(eq=False, repr=False)
 class ADSHLoss(Method, family="asymmetric", knob="gamma"):
     r"""ADSH: products of query outputs u = tanh(z) and database codes v should match the labels' similarity.
 
@@ -31,7 +29,7 @@ class ADSHLoss(Method, family="asymmetric", knob="gamma"):
     minimum; where both values are equally good, a bit stays. Jiang and Li, "Asymmetric Deep Supervised Hashing", AAAI
     2018, and the authors' code (the paper's S is -1 for dissimilar pairs). There V starts at 0, so that nothing is
     learnt in the first round; here at random. The most copied re-implementation evaluates the network's codes of the
-    database instead of V, and divides by the number of training images instead of n.
+    database, not V, and divides by the number of training images, not n.
     """
 
     gamma: float = setting(200.0, 'weight of "code and output of an image agree", at least 0', at_least(0.0))
@@ -69,9 +67,9 @@ class ADSHLoss(Method, family="asymmetric", knob="gamma"):
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """A batch's part of J, over n B, of outputs u (B, K) after tanh, which are kept for the discrete step."""
         self.U[index] = u.detach().to(self.U.dtype)
-        similar = similarity(labels, self.Y)  # (B, n)
         own = (self.V[index] - u).square().sum()
-        return (self.pairs(u @ self.V.T, similar).sum() + self.gamma * own) / (self.train_size * len(u))
+        pairs = self.pairs(u @ self.V.T, similarity(labels, self.Y))  # (B, n)
+        return (pairs.sum() + self.gamma * own) / (self.train_size * len(u))
 
     def pairs(self, products: Tensor, similar: Tensor) -> Tensor:
         """What each pair adds to J, from its product <u_i, v_j>; any shape."""
@@ -94,12 +92,14 @@ class ADSHLoss(Method, family="asymmetric", knob="gamma"):
         for rows in torch.arange(self.train_size, device=U.device).split(max(1, PAIRS // self.m)):
             V, similar = self.V[rows], similarity(self.Y[rows], Y)  # (n', K), (n', m)
             wanted = self.bits * torch.where(similar, 1.0, -self.r) @ U + pull[rows]  # (n', K) apart from other bits
-            self._solve_rows(V, U, similar, wanted, rows)
+            self._solve_rows(V, wanted, U.T @ U, U=U, similar=similar, rows=rows)
             self.V[rows] = V
 
-    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, wanted: Tensor, rows: Tensor) -> None:
-        """Solve codes V (n', K) of some rows, in place."""
-        set_columns(V, wanted, U.T @ U)
+    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, **_) -> None:
+        """Set each column of V (n', K), in place, to the sign of wanted - V^ G^, both without that column and row."""
+        for k in range(self.bits):
+            x = wanted[:, k] - (V @ G[:, k] - V[:, k] * G[k, k])
+            V[:, k] = torch.where(x == 0, V[:, k], torch.sign(x))
 
     def database_codes(self) -> Tensor:
         """V, (n, K) of -1 and +1."""
@@ -112,14 +112,6 @@ class ADSHLoss(Method, family="asymmetric", knob="gamma"):
         self.start_epoch(0)
 
 
-def set_columns(V: Tensor, wanted: Tensor, G: Tensor) -> None:
-    """Set each column of V (n, K), in place, to the sign of wanted - V^ G^, both without that column and row."""
-    for k in range(V.shape[1]):
-        x = wanted[:, k] - (V @ G[:, k] - V[:, k] * G[k, k])
-        V[:, k] = torch.where(x == 0, V[:, k], torch.sign(x))
-
-
-@dataclass(eq=False, repr=False)
 class ADMHStyleLoss(ADSHLoss, knob="tau"):
     r"""ADMH-style, our reconstruction: ADSH plus a margin between similar and dissimilar pairs.
 
@@ -153,10 +145,9 @@ class ADMHStyleLoss(ADSHLoss, knob="tau"):
         margin = F.softplus(1 - torch.where(similar, 1.0, -1.0) * (self.tau - d))
         return super().pairs(products, similar) + self.weight() * margin
 
-    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, wanted: Tensor, rows: Tensor) -> None:
-        """Codes V (n', K), in place: a bit is flipped if J falls. The part of the squares has a closed form."""
+    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, *, U: Tensor, similar: Tensor, **_) -> None:
+        """Flip each bit of V (n', K), in place, if J falls. The part of the squares has a closed form."""
         side, mu = torch.where(similar, 1.0, -1.0).to(V.dtype), self.weight()  # epsilon, (n', m)
-        G = U.T @ U  # (K, K)
         x = 1 - side * (self.tau - (self.bits - V @ U.T) / 2)  # (n', m), the arguments of softplus
         margin = F.softplus(x).sum(dim=1)  # (n',)
         for k in range(self.bits):
@@ -169,7 +160,6 @@ class ADMHStyleLoss(ADSHLoss, knob="tau"):
             x[flip], margin = flipped_x[flip], torch.where(flip, flipped_margin, margin)
 
 
-@dataclass(eq=False, repr=False)
 class JLDSHStyleLoss(ADSHLoss, knob="mu"):
     r"""JLDSH-style, our reconstruction: ADSH whose codes must also tell the class, on both sides.
 
@@ -208,9 +198,9 @@ class JLDSHStyleLoss(ADSHLoss, knob="mu"):
         self.W.copy_(self.ridge())
         super().solve()
 
-    def _solve_rows(self, V: Tensor, U: Tensor, similar: Tensor, wanted: Tensor, rows: Tensor) -> None:
+    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, *, rows: Tensor, **_) -> None:
         """As in ADSH, with the part of the ridge regression."""
-        set_columns(V, wanted + self.mu * self.Y[rows] @ self.W.T, U.T @ U + self.mu * self.W @ self.W.T)
+        super()._solve_rows(V, wanted + self.mu * self.Y[rows] @ self.W.T, G + self.mu * self.W @ self.W.T)
 
     def settle(self, z: Tensor, labels: Tensor) -> None:
         """As in ADSH; both classifiers fit the codes."""
@@ -222,6 +212,5 @@ class JLDSHStyleLoss(ADSHLoss, knob="mu"):
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Of a softmax if every image has one label, else binary, of each class; (B, C) twice -> scalar."""
     labels = labels.to(logits.dtype)
-    if (labels.sum(dim=1) == 1).all():
-        return F.cross_entropy(logits, labels)
-    return F.binary_cross_entropy_with_logits(logits, labels)
+    single = (labels.sum(dim=1) == 1).all()
+    return F.cross_entropy(logits, labels) if single else F.binary_cross_entropy_with_logits(logits, labels)

@@ -5,23 +5,19 @@ from functools import partial
 
 import numpy as np
 from scipy import linalg
+from scipy.spatial.distance import pdist, squareform
 
 from hhlib.common import check_bits, check_whole
 
 
 def distances(H: np.ndarray) -> np.ndarray:
     """Hamming distances between all rows of H (C, K) of -1 and +1: (C, C) int64."""
-    return ((H.shape[1] - H.astype(np.int64) @ H.T.astype(np.int64)) // 2).astype(np.int64)
-
-
-def _between(H: np.ndarray) -> np.ndarray:
-    """Distances between different rows, (C (C - 1),); K for a single row."""
-    return distances(H)[~np.eye(len(H), dtype=bool)] if len(H) > 1 else np.array([H.shape[1]])
+    return squareform(pdist(H, "cityblock") / 2).astype(np.int64)
 
 
 def least_distance(H: np.ndarray) -> int:
     """The smallest distance between two different rows; K for a single row."""
-    return int(_between(H).min())
+    return int(pdist(H, "cityblock").min(initial=2 * H.shape[1])) // 2
 
 
 def hadamard(bits: int) -> np.ndarray:
@@ -33,9 +29,8 @@ def hadamard(bits: int) -> np.ndarray:
 
 def _hadamard_rows(bits: int, num_classes: int) -> np.ndarray:
     """The first rows of [H; -H], at most C; none if K is not a power of two."""
-    if bits & (bits - 1):
-        return np.empty((0, bits))
-    H = hadamard(bits)
+    _check_enough(bits, num_classes)
+    H = np.empty((0, bits)) if bits & (bits - 1) else hadamard(bits)
     return np.concatenate([H, -H])[:num_classes]
 
 
@@ -46,17 +41,16 @@ def csq_centers(bits: int, num_classes: int, rng: np.random.Generator, draws: in
     at least K/2) is taken, else the one with the largest least distance; if every set has two equal centers, any
     different codes. Yuan et al., CVPR 2020, section 3; the authors' code draws all rows if Hadamard's are too few.
     """
-    _check_enough(bits, num_classes)
     fixed, half = _hadamard_rows(bits, num_classes), np.where(np.arange(bits) < bits // 2, 1.0, -1.0)
-    best, distance = None, -1
+    best, distance = None, 0
     for _ in range(draws):
         H = np.concatenate([fixed, rng.permuted(np.tile(half, (num_classes - len(fixed), 1)), axis=1)])
-        d = _between(H)
-        if d.min() > distance:
-            best, distance = H, d.min()
-        if len(fixed) == num_classes or (d.min() > bits / 4 and d.mean() >= bits / 2):
+        d, least = pdist(H, "cityblock") / 2, least_distance(H)
+        if least > distance:
+            best, distance = H, least
+        if len(fixed) == num_classes or (least > bits / 4 and d.sum() >= len(d) * bits / 2):
             break
-    return best if distance > 0 else different(bits, num_classes, rng)
+    return different(bits, num_classes, rng) if best is None else best
 
 
 def different(bits: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
@@ -96,10 +90,9 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
     center that converges early is thrown away, so that 48 bits and 21 classes stay 15 apart; here it is kept, and they
     reach 19. And where three sweeps are not enough (16 bits and 81 classes take 30, minutes), single bits are flipped.
     """
-    _check_enough(bits, num_classes)
-    wanted = bound(bits, num_classes)
-    H = rng.choice([-1.0, 1.0], (num_classes, bits))
     fixed = _hadamard_rows(bits, num_classes)
+    wanted = min(bits, bound(bits, num_classes))  # the bound of a single class is K + 1
+    H = rng.choice([-1.0, 1.0], (num_classes, bits))
     H[: len(fixed)] = fixed
     best = H.copy()
     for _ in range(sweeps):
@@ -109,8 +102,7 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
         for c in rng.permutation(num_classes):
             others = np.delete(H, c, axis=0)
             H[c] = max(H[c], _move(others, bits - 2 * wanted, rng), key=partial(_spread, others=others))
-        if least_distance(H) > least_distance(best):
-            best = H.copy()
+        best = max(best, H.copy(), key=least_distance)
         if (before == H).all():
             break
     return flipped(best, wanted, rng)

@@ -1,7 +1,6 @@
 """Central methods: every class has a target code, and each image is pulled to its class's; and one that classifies."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -18,7 +17,6 @@ def majority(self: Method, labels: Tensor) -> Tensor:
     return sign(labels.to(self.H.dtype) @ self.H)
 
 
-@dataclass(eq=False, repr=False)
 class CSQLoss(Method, family="central", knob="quantisation"):
     r"""CSQ: give every class a target code, far from all others, and ask the network for it bit by bit.
 
@@ -58,7 +56,6 @@ class CSQLoss(Method, family="central", knob="quantisation"):
         return F.softplus(-2 * c * z).mean() + self.quantisation * away
 
 
-@dataclass(eq=False, repr=False)
 class MDSHCLoss(BankMethod, family="central", head="normalised", momentum=0.9, knob="beta"):
     r"""MDSHC: CSQ with centers from a search, a softmax over cosines, and a pull between images of the same label.
 
@@ -131,7 +128,6 @@ class MDSHCLoss(BankMethod, family="central", head="normalised", momentum=0.9, k
         self.epoch.fill_(self.pairs_from)
 
 
-@dataclass(eq=False, repr=False)
 class OrthoHashLoss(Method, family="central", head="normalised", knob="margin"):
     r"""OrthoHash: one term only, the cosine between an image's output and its class's fixed random code.
 
@@ -161,7 +157,6 @@ class OrthoHashLoss(Method, family="central", head="normalised", knob="margin"):
         return soft_cross_entropy(self.scale * (cosine - self.margin * y), y)
 
 
-@dataclass(eq=False, repr=False)
 class GreedyHashLoss(Method, family="central", knob="alpha"):
     r"""GreedyHash: classify the binary code itself, and let gradients pass the sign as if it were not there.
 
@@ -194,7 +189,6 @@ class GreedyHashLoss(Method, family="central", knob="alpha"):
 
 def soft_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy against labels (B, C) divided by their number; mean over the images that have any."""
-    labelled = (labels != 0).any(dim=1)
     y = labels / labels.sum(dim=1, keepdim=True).clamp(min=1)
-    each = -(y * F.log_softmax(logits, dim=1)).sum(dim=1)
-    return (each * labelled).sum() / labelled.sum().clamp(min=1)
+    labelled = (labels != 0).any(dim=1).sum()
+    return F.cross_entropy(logits, y, reduction="none").sum() / labelled.clamp(min=1)

@@ -16,9 +16,9 @@ from hhlib.losses import centers
 class Method(nn.Module):
     """The loss of a method, ``loss(z, labels, index) -> scalar``, and what training and pages ask of it.
 
-    A method defines its hyper-parameters as fields, `squash` if it is not tanh, and ``of_codes(u, labels, index)``, the
-    loss of relaxed codes u. The other hooks are for what is kept between batches; all of it is in buffers, so that
-    `state_dict` resumes a training exactly where it stopped.
+    A method defines its hyper-parameters as fields (each subclass becomes a dataclass, without a decorator), `squash` if
+    it is not tanh, and ``of_codes(u, labels, index)``, the loss of relaxed codes u. The other hooks are for what is kept
+    between batches; all of it is in buffers, so that `state_dict` resumes a training exactly where it stopped.
     """
 
     bits: int  #: code length K, 1 to 1024
@@ -35,6 +35,7 @@ class Method(nn.Module):
     def __init_subclass__(cls, **attributes) -> None:
         for name, value in attributes.items():  # class DNNHLoss(Method, head="divide", knob="margin")
             setattr(cls, check_choice("class attribute", name, Method.__annotations__), value)
+        dataclass(eq=False, repr=False)(cls)
 
     def __post_init__(self) -> None:
         nn.Module.__init__(self)
@@ -98,7 +99,6 @@ class Method(nn.Module):
         """Set what the method keeps to what suits outputs z (N, K) of all training images best, see `ideal`."""
 
 
-@dataclass(eq=False, repr=False)
 class BankMethod(Method):
     """A method that compares each batch with the latest output of every training image, kept in a memory bank.
 

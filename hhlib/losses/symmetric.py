@@ -1,7 +1,5 @@
 """Symmetric methods on pairs and triplets: one network encodes queries and database, and learns what is similar."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,7 +20,6 @@ def check_epsilon(name: str, value: float) -> float:
     return value
 
 
-@dataclass(eq=False, repr=False)
 class HybridHashLoss(BankMethod, knob="alpha", recommended={"alpha": None}):
     r"""Weighted maximum likelihood against a memory bank of all training images (the paper's loss).
 
@@ -45,7 +42,6 @@ class HybridHashLoss(BankMethod, knob="alpha", recommended={"alpha": None}):
         return balanced_mean(pair_loss(theta, similar), similar, counted)
 
 
-@dataclass(eq=False, repr=False)
 class HashNetLoss(Method, knob="alpha"):
     r"""HashNet: weighted likelihood of the pairs of a batch, with a tanh that slowly turns into the sign.
 
@@ -108,7 +104,6 @@ def jaccard(a: Tensor, b: Tensor) -> Tensor:
     return common / (a.sum(dim=1)[:, None] + b.sum(dim=1) - common).clamp(min=1)
 
 
-@dataclass(eq=False, repr=False)
 class DPSHLoss(BankMethod, knob="alpha"):
     r"""DPSH: likelihood of all pairs, unweighted, plus a pull of every output towards -1 or +1.
 
@@ -137,7 +132,6 @@ class DPSHLoss(BankMethod, knob="alpha"):
         return likelihood + self.alpha * (u - sign(u).detach()).square().mean()
 
 
-@dataclass(eq=False, repr=False)
 class DSHLoss(BankMethod, knob="alpha"):
     r"""DSH: pull similar codes together, push dissimilar ones apart up to a margin, pull outputs towards -1 or +1.
 
@@ -170,7 +164,6 @@ class DSHLoss(BankMethod, knob="alpha"):
         return torch.where(similar, D, F.relu(2 * self.bits - D)) / 2
 
 
-@dataclass(eq=False, repr=False)
 class DCHLoss(Method, knob="gamma"):
     r"""DCH: a Cauchy-shaped probability, which pulls similar codes into a very small Hamming ball.
 
@@ -217,7 +210,6 @@ class DCHLoss(Method, knob="gamma"):
         return torch.where(similar, torch.log1p(d / self.gamma), torch.log1p(self.gamma / d))
 
 
-@dataclass(eq=False, repr=False)
 class DNNHLoss(Method, head="divide", knob="margin", learning_rate_share=0.3):
     r"""DNNH (also NINH): an image's code must be nearer to a more similar image's than to a less similar one's.
 

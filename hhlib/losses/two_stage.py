@@ -1,7 +1,5 @@
 """CNNH: a symmetric method in two stages. Codes for all training images from labels alone, then plain regression."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,7 +10,6 @@ from hhlib.common import at_least, one_of, setting
 from hhlib.losses.common import Method, full, generator, sign, similarity
 
 
-@dataclass(eq=False, repr=False)
 class CNNHLoss(Method, knob="sweeps"):
     r"""CNNH: find a short code for every training image from the labels, then teach the network to produce it.
 

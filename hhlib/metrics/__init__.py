@@ -1,10 +1,8 @@
 """Retrieval metrics of hashing, exact under ties: one pass over all pairs, and closed forms of what it counts.
 
-Conventions, where code bases of the field differ, and what `evaluate` does unless told otherwise:
-
-- relevant = shares at least one label;
-- AP@k divides by the relevant images *found* in the first k (the field's way; 0 where none is found);
-- the field's mAP depends on how a sort happened to order ties; `expected` is its mean over all orders.
+Where code bases of the field differ, `evaluate` by default counts an image as relevant if it shares at least one label,
+and divides AP@k by the relevant images *found* in the first k (the field's way; 0 where none is found). The field's mAP
+depends on how a sort happened to order ties; `expected` is its mean over all orders.
 
 Codes and labels are NumPy arrays, lists or torch tensors. Values that would give a silently wrong number are refused.
 Once something has been evaluated, start processes with "spawn", not "fork": numba's threads (OpenMP) do not survive it.

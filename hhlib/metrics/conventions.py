@@ -38,12 +38,9 @@ def _usual(query_codes, query_labels, database_codes, database_labels, topk: int
     scores = []
     for code, label in zip(q, c, strict=True):
         relevant = e @ label > 0  # (n,)
-        distance = 0.5 * (len(code) - d @ code)
-        ranked = relevant[np.argsort(distance)][:topk]
+        ranked = relevant[np.argsort(0.5 * (len(code) - d @ code))][:topk]
         ranks = np.flatnonzero(ranked) + 1.0
         total = {"found": len(ranks), "all": relevant.sum(), "reachable": min(len(ranked), relevant.sum())}[by]
-        if total:
-            scores.append((np.arange(1, len(ranks) + 1) / ranks).sum() / total)
-        elif not drop:
-            scores.append(0.0)
+        if total or not drop:
+            scores.append((np.arange(1, len(ranks) + 1) / ranks).sum() / max(total, 1))
     return float(np.mean(scores)) if scores else 0.0

@@ -35,21 +35,19 @@ def evaluate(
         topk: cut-off k of mAP@k and nDCG@k; None ranks the whole database.
         denominator: what AP@k divides by, see `DENOMINATORS`: "found" (the field's way), "reachable" or "all".
         no_match: a query that finds nothing relevant among the first k scores "zero", or "drop" it from the mean.
-        unlabelled: images without labels are relevant to no query; "count" them (a query scores 0, a database image is
-            always wrong), or "drop" them before ranking.
+        unlabelled: "count" images without labels (such a query scores 0, a database image is never relevant), or "drop"
+            them before ranking.
         database_order: also score the list in which ties are in database order (takes twice the time).
         device: where pairs are counted: "cpu", "cuda" or "cuda:N".
 
     Returns:
         - ``map``: ``expected`` (mean over tie orders: the headline), ``best`` and ``worst`` (what an order could give),
-          ``database_order`` (a stable sort: ties in database order);
-        - ``ap``: the same per query, (Q,);
+          ``database_order`` (a stable sort: ties in database order); ``ap``: the same per query, (Q,);
         - ``ndcg``: mean expected nDCG@k, gain ``shared`` (labels in common) and ``exponential`` (2^shared - 1);
         - ``ramap``: ``plain`` and ``with_cost``; ``distance``: mean of ``similar`` and ``dissimilar`` pairs, in bits;
         - ``lookup``: ``radius`` 2, its ``precision``, ``recall`` and number of ``empty`` balls;
-        - ``at_rank``: arrays ``n``, ``precision``, ``recall`` over ranks up to the whole database, mean over queries,
-          expected over ties; (recall, precision) is the precision-recall curve;
-        - ``within_radius``: arrays over ``radius`` 0..K, see `within_radius`;
+        - ``within_radius``: arrays over ``radius`` 0..K, see `within_radius`; ``at_rank``: the precision-recall curve,
+          arrays ``n``, ``precision``, ``recall`` over ranks up to the whole database, mean over queries and tie orders;
         - ``histogram``: ``all`` and ``relevant``, (Q, K + 1) images at each distance; ``bits``, ``topk``, ``policy``;
         - ``queries``, ``database``, ``queries_without_match``, ``queries_without_label``: numbers of images.
 

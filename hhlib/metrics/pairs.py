@@ -1,8 +1,8 @@
 """The one pass over all query-database pairs: codes and labels are packed into words, and only counts are kept.
 
-Distances are popcounts of exclusive ors, in compiled loops on all cores (numba), one query at a time: no (queries x
-database) matrix exists. Where images have one label at most, the database is sorted by class and a query's relevant
-images are neighbours; otherwise shared labels are popcounts too. A GPU gets the same counts from matrix products.
+Distances are popcounts of exclusive ors, in the compiled loops of `kernels`. Where images have one label at most, the
+database is sorted by class, so that a query's relevant images are neighbours; otherwise shared labels are popcounts
+too. A GPU gets the same counts from matrix products.
 """
 
 from dataclasses import dataclass

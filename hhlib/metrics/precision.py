@@ -16,7 +16,6 @@ from hhlib.metrics.packing import as_array
 #: What AP@k divides by: the relevant images found among the first k (the field's way), the most that could have been
 #: found there, min(k, all relevant), or all relevant ones.
 DENOMINATORS = ("found", "reachable", "all")
-ORDERS = ("expected", "best", "worst")  #: what `average_precision` gives
 
 
 def harmonic(n: int) -> np.ndarray:
@@ -26,18 +25,14 @@ def harmonic(n: int) -> np.ndarray:
 
 @register_jitable
 def _first(N, R, m, H):
-    """Sum of the precisions of m relevant images at ranks N+1 .. N+m, with R relevant before rank N+1.
-
-    sum over i of (R + i) / (N + i) = m + (R - N) * (H(N + m) - H(N))
-    """
+    """Sum of the precisions (R + i) / (N + i) of m relevant images at ranks N+1 .. N+m, behind R relevant ones."""
     return m + (R - N) * (H[N + m] - H[N])
 
 
 @register_jitable
 def _mixed(N, R, n, r, H):
     """Expected sum of the precisions of r relevant images spread at random over ranks N+1 .. N+n; 0 where n is 0."""
-    D = H[N + n] - H[N]
-    pairs = (r - 1) / np.maximum(n - 1, 1)
+    D, pairs = H[N + n] - H[N], (r - 1) / np.maximum(n - 1, 1)
     return r / np.maximum(n, 1) * ((R + 1) * D + pairs * (n - (N + 1) * D))
 
 
@@ -50,10 +45,10 @@ def average_precision(n_t: np.ndarray, r_t: np.ndarray, topk: int | None = None,
         denominator: one of `DENOMINATORS`. Without a cut-off all three are the same.
 
     Returns:
-        ``expected``: the mean over all orders; ``best`` and ``worst``: the largest and smallest AP that any order can
-        give. Each (Q,) float64; 0 for a query without relevant images. Without a cut inside a tie group, best and worst
-        put the relevant images first and last in every group. With one, more relevant images among the first k can
-        *lower* AP@k, because it divides by the number found; so they search over how many of the cut group are kept.
+        ``expected``, the mean over all orders, ``best`` and ``worst``, the largest and smallest AP of any order: each
+        (Q,) float64, 0 for a query without relevant images. Best and worst put the relevant images first and last in
+        every tie group; in the group that the cut divides they search over how many are kept, as more relevant images
+        among the first k can *lower* AP@k, which divides by the number found.
     """
     n_t, r_t = check_histograms(n_t, r_t)
     total = int(n_t.sum(axis=1).max())
@@ -64,14 +59,14 @@ def average_precision(n_t: np.ndarray, r_t: np.ndarray, topk: int | None = None,
     whole = N + n_t <= k  # groups that no cut divides
     n, r = np.where(whole, n_t, 0), np.where(whole, r_t, 0)
     parts = _mixed(N, R, n, r, H), _first(N, R, r, H), _first(N + n - r, R, r, H)
-    sums = np.stack([part.sum(axis=1) for part in parts])  # (3, Q), as in ORDERS
+    sums = np.stack([part.sum(axis=1) for part in parts])  # (3, Q): expected, best, worst
     by = divisor(r.sum(axis=1), r_t, k, denominator)
     ap = divide(sums, by)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
     query, t = np.nonzero(~whole & (k > N))  # the group that the cut divides, where there is one
     group = (part[query, t] for part in (N, R, n_t, r_t))
     ap[:, query] = _cut_groups(*group, k, sums[:, query], by[query] * (denominator != "found"), H, log_factorial)
-    return dict(zip(ORDERS, np.minimum(ap, 1), strict=True))  # a perfect list came out as 1 + 4e-16
+    return dict(zip(("expected", "best", "worst"), np.minimum(ap, 1), strict=True))  # a perfect list gave 1 + 4e-16
 
 
 def divisor(found: np.ndarray, r_t: np.ndarray, k: int, denominator: str) -> np.ndarray:
@@ -101,7 +96,7 @@ def _cut_groups(N, R, n, r, k, before, fixed, H, F):
 
     q = k - N of the group are kept; the number m of relevant ones among them is hypergeometric(n, r, q). `before`, (3,
     C): sums of precisions up to the group; `fixed`: what AP divides by, 0 for what was found; H, F: harmonic numbers,
-    logarithms of factorials. -> (3, C) in the order of `ORDERS`.
+    logarithms of factorials. -> (3, C): expected, best, worst.
     """
     ap = np.zeros((3, len(N)))
     for i in prange(len(N)):
