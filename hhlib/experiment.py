@@ -78,8 +78,6 @@ class Experiment:
         """Whether the run has a file already, such as "model.safetensors", "codes.npz" or "metrics.json"."""
         return (self.run.path / name).is_file()
 
-    # --- data --------------------------------------------------------------------------------------------------------
-
     @cached_property
     def split(self) -> data.Split:
         """The data set's query, train and database part; read when first asked for."""
@@ -122,8 +120,6 @@ class Experiment:
     def normalise(self, images: Tensor) -> Tensor:
         """Pictures (n, 3, S, S) uint8 -> what the network gets, (n, 3, S', S') float, on its device."""
         return data.normalise(images.to(self.device), *self._statistics, self.split.image_size)
-
-    # --- network -----------------------------------------------------------------------------------------------------
 
     @cached_property
     def net(self) -> network.HybridHash:
@@ -177,8 +173,6 @@ class Experiment:
         if isinstance(part, data.Part):
             return part
         return self.validation if part == "validation" else self.split.parts()[part]
-
-    # --- codes and scores --------------------------------------------------------------------------------------------
 
     @cached_property
     def codes(self) -> dict[str, np.ndarray]:
@@ -234,8 +228,6 @@ class Experiment:
         beside |= dict(database_codes_learnt=self.run.database_codes() is not None)
         self.run.save_metrics(scores, **beside)
         return scores | beside
-
-    # --- for pages ---------------------------------------------------------------------------------------------------
 
     def need(self, name: str, page: str) -> None:
         """Raise FileNotFoundError, with the one command that helps, unless the run has a file."""

@@ -1,10 +1,12 @@
 """What training needs before its first step: the machine, the optimizer, the schedule."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from accelerate import Accelerator, DataLoaderConfiguration
 from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -12,7 +14,7 @@ from hhlib.common import check_choice
 from hhlib.losses import Method
 from hhlib.settings import Recipe
 from hhlib.training.scale.micro_batches import MicroBatches
-from hhlib.training.scale.processes import replicas, several, share_normalisation
+from hhlib.training.scale.processes import replicas, several, share_normalisation, together
 
 
 def choose_device(device: str) -> str:
@@ -82,12 +84,14 @@ def ready(net: nn.Module, accelerator: Accelerator, recipe: Recipe) -> nn.Module
     return accelerator.prepare_model(net, evaluation_mode=True)  # the replicas of several processes are ours
 
 
-def for_training(net: nn.Module, accelerator: Accelerator, recipe: Recipe) -> nn.Module:
-    """The network as a step calls it: in micro-batches, shared by the processes, compiled; each where asked for."""
+def for_training(net: nn.Module, accelerator: Accelerator, recipe: Recipe) -> Callable[[Tensor], Tensor]:
+    """The network as a step calls it, in micro-batches and compiled where asked for; -> z of the whole batch, although
+    each of several processes gives its own share of the images."""
     if recipe.micro_batches > 1:
         net = MicroBatches(net, recipe.micro_batches, accelerator)
     net = replicas(net, accelerator)
-    return torch.compile(net) if recipe.compile else net
+    net = torch.compile(net) if recipe.compile else net
+    return (lambda images: together(net(images))) if several() else net
 
 
 def channels_last(net: nn.Module) -> None:

@@ -74,13 +74,11 @@ class Trainer:
         self.copy = setup.moving_copy(self.net, self.loss)
         self.loss.prepare(self.part.labels)
 
-    # --- one step ----------------------------------------------------------------------------------------------------
-
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Learn from one batch -> its loss, and the network's outputs z (B, K)."""
         images, labels, index = batch
         x = self.network_input(images)  # (B, 3, S, S) float
-        z = together(self.forward(x))  # (B, K), before squashing
+        z = self.forward(x)  # (B, K), before squashing
         if self.loss.remembers:
             self.loss.remember(self._of_copy(x), index)
         loss = self.loss(z, labels, index)
@@ -103,8 +101,6 @@ class Trainer:
     def _of_copy(self, x: Tensor) -> Tensor:
         """What the slowly moving copy of the network says to a batch: (B, K)."""
         return together(self.copy(x))
-
-    # --- an epoch ----------------------------------------------------------------------------------------------------
 
     def epoch(self, number: int, stop: StopRequest) -> bool:
         """One pass over the training images, or what a stop has left of it -> whether it reached its end.
@@ -153,8 +149,6 @@ class Trainer:
         self.forward = None  # an earlier wrapper would average the gradients a second time
         self.forward = setup.for_training(self.net, self.accelerator, self.recipe)
 
-    # --- scores ------------------------------------------------------------------------------------------------------
-
     def validate(self) -> dict[str, float]:
         """Scores of the present network, NaN where they are not wanted.
 
@@ -182,8 +176,6 @@ class Trainer:
         """Whether to look at the scores: every few epochs and after the last, once images have their full size."""
         due = (epoch + 1) % self.recipe.validate_every == 0 or epoch + 1 == self.recipe.epochs
         return due and epoch >= self.recipe.small_epochs
-
-    # --- all epochs --------------------------------------------------------------------------------------------------
 
     def fit(self, run: Run, reports: Iterable[Report] = (print_line,)) -> None:
         """Train until the last epoch, keeping all that is needed to resume after each; see `training.fit`."""
