@@ -10,10 +10,12 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 
+import hhlib as hh
+
 PROJECT = Path(__file__).parent.parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 RUNNER = PROJECT / "tools" / "run_notebooks.py"
-SMALL = dict(dataset="shapes", bits=12, epochs=1, tested=8)
+SMALL = {"dataset": "shapes", "bits": 12, "epochs": 1, "erase": 0, "loss.alpha": 0.3, "precision": "float32"}
 
 
 def widget_errors(notebook):
@@ -36,7 +38,7 @@ def run(folder, **parameters):
 def plain(tmp_path_factory):
     """The folder of a run made with plain figures, what was printed, and the executed notebooks."""
     folder = tmp_path_factory.mktemp("runs")
-    printed = run(folder, **SMALL)
+    printed = run(folder, **SMALL, tested=8)
     return folder / "shapes" / "hybridhash-micro-12bits-seed0", printed, executed(folder)
 
 
@@ -62,10 +64,37 @@ def test_the_runner_leaves_pages_figures_scores_and_a_start_page(plain):
     assert len(list((folder / "figures").glob("*.png"))) >= 15
 
 
+def by_python(folder):
+    hh.open(**SMALL, runs_dir=folder).fit(())
+
+
+def by_train(folder):
+    values = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
+    command = [sys.executable, str(RUNNER.with_name("train.py")), *values, "-p", "runs_dir", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+
+
+def by_papermill(folder):
+    rest = hh.settings.words((name, value) for name, value in SMALL.items() if name not in ("dataset", "bits"))
+    values = dict(dataset="shapes", bits=12, settings=rest, runs_dir=str(folder), live=False)
+    page = PROJECT / "notebooks" / "03_gpu_training.ipynb"
+    papermill.execute_notebook(str(page), str(folder / "out.ipynb"), parameters=values, progress_bar=False)
+
+
+@pytest.mark.parametrize("way", [by_python, by_train, by_papermill])
+def test_one_value_set_in_any_way_gives_the_same_run(way, plain, tmp_path):
+    """As the runner's, to which `make run` hands its arguments (test_settings)."""
+    way(tmp_path)
+    records = [json.loads((f / "run.json").read_text()) for f in (plain[0], tmp_path / "shapes" / plain[0].name)]
+    assert records[0] == records[1]
+    assert records[0]["parameters"]["recipe"]["loss"] == {"alpha": 0.3}
+
+
 def test_with_menus_no_callback_fails_and_what_is_finished_is_kept(plain):
     folder = plain[0]
     before = [(folder / name).stat().st_mtime_ns for name in ("model.safetensors", "codes.npz")]
-    run(folder.parent.parent, **SMALL, live="true")
+    run(folder.parent.parent, **SMALL, tested=8, live="true")
     assert [(folder / name).stat().st_mtime_ns for name in ("model.safetensors", "codes.npz")] == before
     notebooks = executed(folder.parent.parent)
     assert len(notebooks) == len(NOTEBOOKS)
