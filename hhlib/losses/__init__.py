@@ -37,8 +37,7 @@ METHODS |= dict(csq=CSQLoss, mdshc=MDSHCLoss, orthohash=OrthoHashLoss, greedyhas
 
 def names(*, nested: bool = True) -> list[str]:
     """Every method's name; without the variants for several code lengths if `nested` is False."""
-    symmetric = [name for name, found in METHODS.items() if found.family == "symmetric"]
-    return [*METHODS, *(f"{name}_nested" for name in symmetric if nested)]
+    return [*METHODS, *(f"{name}_nested" for name in METHODS if nested and METHODS[name].family == "symmetric")]
 
 
 def method(name: str) -> type[Method]:

@@ -20,8 +20,7 @@ PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) ma
 class ADSHLoss(Method, family="asymmetric", knob="gamma"):
     r"""ADSH: products of query outputs u = tanh(z) and database codes v should match the labels' similarity.
 
-    With S_ij = 1 if i and j share a label, else -r, r = similar / dissimilar pairs so that S sums to 0, and the sample
-    Omega of m database images,
+    With S_ij = 1 for similar pairs, else -r (similar / dissimilar pairs: S sums to 0), and a sample Omega of m images,
 
         J = sum over i in Omega and all j of (<u_i, v_j> - K S_ij)^2 + gamma * sum over i in Omega of ||v_i - u_i||^2
 

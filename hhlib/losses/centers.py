@@ -111,8 +111,8 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
 def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 20_000) -> np.ndarray:
     """Flip single bits of centers H (C, K) until all are `wanted` apart, or for a number of steps -> the best set.
 
-    Each step takes a center that is too near another and flips the bit that lowers the sum of [wanted - d]_+^2 most, or
-    in one step of twenty a random bit.
+    A step takes a center that is too near another and flips the bit that lowers the sum of [wanted - d]_+^2 most, or at
+    random, one time in twenty.
     """
     H, d = H.copy(), distances(H)
     np.fill_diagonal(d, H.shape[1])

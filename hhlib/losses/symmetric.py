@@ -232,13 +232,9 @@ class DNNHLoss(Method, head="divide", knob="margin", learning_rate_share=0.3):
     epsilon: float = setting(0.4, "half the width of g's band, above 0 and at most 0.5", check_epsilon)
 
     def squash(self, z: Tensor) -> Tensor:
-        """g(sigmoid(z)), in 0..1."""
-        return self.threshold(torch.sigmoid(full(z)))
-
-    def threshold(self, t: Tensor) -> Tensor:
-        """g: (B, K) in 0..1 -> the same, exactly 0 or 1 outside the band."""
-        outside = (t - 0.5).abs() > self.epsilon
-        return torch.where(outside, (t > 0.5).to(t.dtype), t)
+        """g(sigmoid(z)), in 0..1, and exactly 0 or 1 outside the band."""
+        t = torch.sigmoid(full(z))
+        return torch.where((t - 0.5).abs() > self.epsilon, (t > 0.5).to(t.dtype), t)
 
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """The loss of relaxed codes u (B, K) in 0..1; 0 without a triplet."""

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from hhlib.common import at_least, one_of, setting
+from hhlib.common import at_least, check_whole, one_of, setting
 from hhlib.losses.common import Method, full, generator, sign, similarity
 
 
@@ -34,9 +34,8 @@ class CNNHLoss(Method, knob="sweeps"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train_size > self.MOST:
-            what = "compares all training images with each other"
-            raise ValueError(f"train_size is {self.train_size}, but cnnh {what} and takes at most {self.MOST}.")
+        what = "cnnh compares all training images with each other, and its train_size"
+        check_whole(what, self.train_size, 1, self.MOST)
         self.register_buffer("H", torch.zeros(self.train_size, self.bits))
 
     def prepare(self, labels: Tensor) -> None:
