@@ -6,8 +6,7 @@ similar if they share a label; an image without labels is similar to none, not e
 
 Three families: *symmetric* methods learn from pairs and triplets (`symmetric`) or codes found beforehand (`two_stage`);
 *asymmetric* ones solve for the database's codes directly (`asymmetric`); *central* ones give every class a target code
-(`central`). Symmetric ones also exist for several code lengths at once, as "hybridhash_nested" and so on. What a method
-keeps between batches is in buffers: `state_dict` resumes it.
+(`central`). Symmetric ones also exist for several code lengths at once, as "hybridhash_nested" and so on.
 """
 
 from collections.abc import Mapping

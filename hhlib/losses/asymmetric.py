@@ -25,10 +25,9 @@ class ADSHLoss(Method, family="asymmetric", knob="gamma"):
         J = sum over i in Omega and all j of (<u_i, v_j> - K S_ij)^2 + gamma * sum over i in Omega of ||v_i - u_i||^2
 
     A batch's part of J is divided by n B. The discrete step sets each column of V, the others fixed, to its exact
-    minimum; where both values are equally good, a bit stays. Jiang and Li, "Asymmetric Deep Supervised Hashing", AAAI
-    2018, and the authors' code (the paper's S is -1 for dissimilar pairs). There V starts at 0, so that nothing is
-    learnt in the first round; here at random. The most copied re-implementation evaluates the network's codes of the
-    database, not V, and divides by the number of training images, not n.
+    minimum; in a tie, a bit stays. Jiang and Li, "Asymmetric Deep Supervised Hashing", AAAI 2018, and the authors' code
+    (in the paper S is -1 for dissimilar pairs). There V starts at 0, so the first round learns nothing; here at random.
+    The most copied code evaluates the network's database codes, not V, and divides by the training images, not n.
     """
 
     gamma: float = setting(200.0, 'weight of "code and output of an image agree", at least 0', at_least(0.0))

@@ -217,13 +217,12 @@ class DNNHLoss(Method, head="divide", knob="margin", learning_rate_share=0.3):
 
         L = mean over triplets of [margin + ||u_q - u_p||^2 - ||u_q - u_n||^2]_+
 
-    g makes most outputs exactly binary: 0 below 1/2 - epsilon, 1 above 1/2 + epsilon, t between; its derivative is 1
-    between and 0 outside. Squared distances of 0/1 codes are Hamming distances, so a margin of 1 is one bit. Each bit
-    sees only its own slice of the features (``head = "divide"``), so that bits do not repeat each other. Lai, Pan, Liu
-    and Yan, "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015. The paper draws
-    triplets beforehand; its epsilon is not known ("a small positive number"), 0.4 is our choice. Bits that leave the
-    band on the wrong side get no more gradient, so reproductions train without g (``epsilon=0.5``), with margin 2. With
-    all of the learning rate, all digits get one code (expected mAP 0.109).
+    g makes most outputs binary: 0 below 1/2 - epsilon, 1 above 1/2 + epsilon, t with derivative 1 between. Squared
+    distances of 0/1 codes are Hamming distances: a margin of 1 is one bit. Each bit sees only its own slice of the
+    features (`head`), so that bits do not repeat each other. Lai, Pan, Liu and Yan, "Simultaneous Feature Learning and
+    Hash Coding with Deep Neural Networks", CVPR 2015. The paper draws triplets beforehand and calls epsilon "a small
+    positive number"; 0.4 is our choice. Bits that leave the band on the wrong side get no gradient, so reproductions
+    train without g (``epsilon=0.5``), with margin 2. At full learning rate, all digits get one code (mAP 0.109).
     """
 
     MOST = 1 << 24  #: triplets compared at a time; larger batches take a random part of the queries

@@ -23,8 +23,7 @@ class CNNHLoss(Method, knob="sweeps"):
 
     ``regression="raw"`` takes u = z, "logistic" the mean of softplus(-2 H z). Xia, Pan, Lai, Liu and Yan, "Supervised
     Hashing for Image Retrieval via Image Representation Learning", AAAI 2014, whose stage two could not be read. The
-    most copied re-implementation is raw, and collects labels in shuffled order but reads H in data-set order, so that
-    its targets are random: it reports 0.134 on CIFAR-10.
+    most copied re-implementation is raw; it shuffles labels but not H, so its targets are random (0.134 on CIFAR-10).
     """
 
     MOST = 20_000  #: training images; beyond this, the (N x N) matrix of stage one would take more than 1.6 GB

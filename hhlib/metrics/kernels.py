@@ -1,8 +1,7 @@
 """The compiled loops behind `pairs`: all cores (numba), one query at a time, no (queries x database) matrix.
 
-The database is stored word by word, (words, n), and read in blocks: loops over neighbours in memory, on plain rows, are
-what the compiler turns into vector instructions. They share this file because numba recompiles a cached function only
-when the function's own file changes.
+The database is stored word by word, (words, n), and read in blocks: loops over neighbours in memory become vector
+instructions. They share this file because numba recompiles a cached function only when its own file changes.
 """
 
 import numpy as np
@@ -119,8 +118,7 @@ def _few_places(flags, out):
 def sum_in_order(q, q_labels, d, d_labels, n_t, r_t, topk):
     """Walk the list that a stable sort gives, without sorting -> sum of precisions, hits, among the first k: (Q,) each.
 
-    An image's rank is where its group starts, plus how many of its group come before it in the database; the hits up to
-    it likewise.
+    An image's rank is where its group starts, plus how many of its group come before it in the database; hits likewise.
     """
     sums, found = np.zeros(len(q)), np.zeros(len(q), np.int64)
     for i in prange(len(q)):

@@ -1,8 +1,7 @@
 """The one pass over all query-database pairs: codes and labels are packed into words, and only counts are kept.
 
-Distances are popcounts of exclusive ors, in the compiled loops of `kernels`. Where images have one label at most, the
-database is sorted by class, so that a query's relevant images are neighbours; otherwise shared labels are popcounts
-too. A GPU gets the same counts from matrix products.
+Distances are popcounts of exclusive ors (`kernels`). If images have one label at most, the database is sorted by class,
+so relevant images are neighbours; else shared labels are popcounts too. GPUs get the counts from matrix products.
 """
 
 from dataclasses import dataclass

@@ -11,8 +11,7 @@ from hhlib.metrics.packing import as_array, check_codes, check_labels, refuse
 def interval(ap: ArrayLike, *, level: float = 0.95, resamples: int = 2_000, seed: int = 0) -> tuple[float, float]:
     """Confidence interval of a mean over queries, by bootstrap: queries are redrawn with replacement.
 
-    It says how much the score would move with other queries of the same kind, not with another training seed: network
-    and database are given.
+    It says how far the score would move with other queries of the same kind, not with another database or training.
 
     Args:
         ap: (Q,) one finite score per query, Q of at least 2.
