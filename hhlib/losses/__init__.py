@@ -68,10 +68,8 @@ def check_hyperparameters(name: str, given: Mapping[str, object]) -> None:
 def create(name: str, *, bits: int, num_classes: int, train_size: int, **given) -> Method:
     """Build the loss of a method by name: ``create("hybridhash", bits=64, num_classes=10, train_size=5000)``.
 
-    given: hyper-parameters that differ from the method's defaults, see `hyperparameters`.
-
-    Raises:
-        ValueError: for an unknown method or hyper-parameter, or a bad value.
+    given: hyper-parameters that differ from the method's defaults, see `hyperparameters`. Raises ValueError for an
+    unknown method or hyper-parameter, or a bad value.
     """
     check_hyperparameters(name, given)
     sizes = dict(bits=bits, num_classes=num_classes, train_size=train_size)

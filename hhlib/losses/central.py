@@ -102,8 +102,7 @@ class MDSHCLoss(BankMethod, family="central", head="normalised", momentum=0.9, k
     def to_centers(self, u: Tensor, labels: Tensor) -> Tensor:
         """The first term. log(1 - p_c) = lse of the other classes - lse of all: 1 - p itself would round to 0."""
         theta = math.sqrt(self.bits) * F.normalize(u, dim=1) @ F.normalize(self.H.to(u.dtype), dim=1).T  # (B, C)
-        C = theta.shape[1]
-        everything = theta.logsumexp(dim=1, keepdim=True)
+        everything, C = theta.logsumexp(dim=1, keepdim=True), self.num_classes
         if C == 1:
             return everything.sum() * 0
         itself = torch.eye(C, dtype=torch.bool, device=u.device)

@@ -125,11 +125,10 @@ class DPSHLoss(BankMethod, knob="alpha"):
         """The loss of outputs u (B, K)."""
         similar, counted = self.write(u, labels, index)
         values = pair_loss(0.5 * u @ self.U.T, similar)  # (B, N)
+        pull = self.alpha * (u - sign(u).detach()).square().mean()
         if self.balanced:
-            likelihood = balanced_mean(values, similar, counted)
-        else:
-            likelihood = (values * counted).sum() / counted.sum()
-        return likelihood + self.alpha * (u - sign(u).detach()).square().mean()
+            return balanced_mean(values, similar, counted) + pull
+        return (values * counted).sum() / counted.sum() + pull
 
 
 class DSHLoss(BankMethod, knob="alpha"):

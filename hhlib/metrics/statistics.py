@@ -35,8 +35,7 @@ def compare(a: ArrayLike, b: ArrayLike, *, resamples: int = 9_999, seed: int = 0
     swaps that give a mean difference at least as large, on either side.
 
     Args:
-        a, b: (Q,) finite scores of the same queries in the same order, Q of at least 2.
-        resamples: at least 100.
+        a, b: (Q,) finite scores of the same queries in the same order, Q of at least 2; resamples: at least 100.
 
     Returns:
         ``difference`` (mean of a - b), its 95 % interval ``low``, ``high``, and ``p_value``.
@@ -71,8 +70,7 @@ def code_quality(codes: ArrayLike, *, bits: int | None = None) -> dict:
     """What a set of codes is worth, whatever the labels.
 
     Args:
-        codes: packed (n, ceil(bits/8)) uint8, or (n, K) numbers whose sign counts, or bool; n of at least 2.
-        bits: code length K; required for packed codes.
+        codes, bits: as in `evaluate`, n of at least 2.
 
     Returns:
         - ``ones``: (K,) share of codes in which each bit is 1; 0.5 is balanced;
