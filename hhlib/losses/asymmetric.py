@@ -80,10 +80,8 @@ class ADSHLoss(Method, family="asymmetric", knob="gamma"):
 
     @torch.no_grad()
     def solve(self) -> None:
-        """The discrete step: set each bit of all codes to its better value, column by column.
-
-        Column k becomes the sign of K S^T U_k + gamma U_k - V^ U^T U_k, where V^ is V without it.
-        """
+        """The discrete step: set each bit of all codes to its better value, column by column."""
+        # column k becomes the sign of K S^T U_k + gamma U_k - V^ U^T U_k, where V^ is V without it
         U, Y = self.U[self.omega], self.Y[self.omega]  # (m, K), (m, C)
         pull = torch.zeros_like(self.V)
         pull[self.omega] = self.gamma * U  # of the sampled images' own outputs

@@ -109,10 +109,7 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
 
 
 def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 20_000) -> np.ndarray:
-    """Flip single bits of centers H (C, K) until all are `wanted` apart, or for a number of steps -> the best set.
-
-    In a center too near another, flip the bit that lowers the sum of [wanted - d]_+^2 most; in one step of 20, any.
-    """
+    """Flip single bits of centers H (C, K) until all are `wanted` apart, or for a number of steps -> the best set."""
     H, d = H.copy(), distances(H)
     np.fill_diagonal(d, H.shape[1])
     best, least = H.copy(), d.min()
@@ -120,10 +117,11 @@ def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 2
         near = np.flatnonzero((d < wanted).any(axis=1))
         if not len(near):
             return H
-        c = rng.choice(near)
+        c = rng.choice(near)  # a center that is too near another
         change = np.where(H[c] == H, 1, -1)  # (C, K): the distance to each center after a flip of each bit
         missing = np.maximum(wanted - (d[c][:, None] + change), 0)
         missing[c] = 0
+        # the bit that lowers the sum of [wanted - d]_+^2 most, or in one step of twenty a random one
         bit = rng.integers(H.shape[1]) if rng.random() < 0.05 else (missing**2).sum(axis=0).argmin()
         d[c] += change[:, bit]
         d[c, c] = H.shape[1]

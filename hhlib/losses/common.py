@@ -160,10 +160,8 @@ def pair_loss(theta: Tensor, similar: Tensor) -> Tensor:
 
 
 def balanced_mean(values: Tensor, similar: Tensor, counted: Tensor) -> Tensor:
-    """mean over similar pairs + mean over dissimilar pairs, of those that are `counted`; an empty group adds 0.
-
-    Like weights |S| / |S_1| and |S| / |S_0| in a mean over all |S|: few similar pairs count as much as many others.
-    """
+    """mean over similar pairs + mean over dissimilar pairs, of those that are `counted`; an empty group adds 0."""
+    # like weights |S| / |S_1| and |S| / |S_0| in a mean over all |S|: few similar pairs count as much as many others
     ones, zeros = ((group & counted).sum().clamp(min=1).to(values.dtype) for group in (similar, ~similar))
     weights = torch.where(similar, 1 / ones, 1 / zeros) * counted  # (B, N)
     return (values * weights).sum()

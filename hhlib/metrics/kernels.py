@@ -116,10 +116,8 @@ def _few_places(flags, out):
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def sum_in_order(q, q_labels, d, d_labels, n_t, r_t, topk):
-    """Walk the list that a stable sort gives, without sorting -> sum of precisions, hits, among the first k: (Q,) each.
-
-    An image's rank is where its group starts, plus how many of its group come before it in the database; hits likewise.
-    """
+    """Walk the list that a stable sort gives, without sorting -> sum of precisions, hits, among the first k: (Q,) each."""
+    # an image's rank is where its group starts, plus how many of its group come before it in the database; hits likewise
     sums, found = np.zeros(len(q)), np.zeros(len(q), np.int64)
     for i in prange(len(q)):
         distance, rank = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.int64)

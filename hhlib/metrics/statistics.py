@@ -74,8 +74,7 @@ def code_quality(codes: ArrayLike, *, bits: int | None = None) -> dict:
 
     Returns:
         - ``ones``: (K,) share of codes in which each bit is 1; 0.5 is balanced;
-        - ``constant``: number of bits that never change;
-        - ``correlation``: (K, K) between bits, 0 for a constant bit;
+        - ``constant``: number of bits that never change; ``correlation``: (K, K) between bits, 0 for a constant bit;
         - ``effective_bits``: (sum of eigenvalues)^2 / sum of their squares, of the bits' covariance: K if all bits are
           balanced and independent, 1 if all are copies of one;
         - ``buckets``: distinct codes; ``occupancy``: codes per bucket, fullest first; ``largest``: its first entry;
