@@ -103,7 +103,7 @@ class BankMethod(Method):
     """A method that compares each batch with the latest output of every training image, kept in a memory bank.
 
     A batch first writes itself into the bank, then is compared with all of it, as a constant: gradients flow through
-    the batch only, even if an image meets itself. In most released code, unwritten rows (no label) are dissimilar.
+    the batch only, even for an image and itself. In most released code, unwritten rows (no label) are dissimilar.
     """
 
     unseen: str = setting("skip", "unwritten bank rows: skip, or count as dissimilar", one_of("skip", "dissimilar"))

@@ -66,11 +66,7 @@ class CNNHLoss(Method, knob="sweeps"):
 
 
 def factorise(S: np.ndarray, bits: int, sweeps: int, rng: np.random.Generator) -> np.ndarray:
-    """Stage one: (N, N) similarities of -1 and +1 -> H (N, K) in [-1, 1], by coordinate descent on ||H H^T - K S||^2.
-
-    An entry is moved to the minimum of its quadratic approximation within [-1, 1]; a sweep visits the images in random
-    order, and is undone if the objective did not fall.
-    """
+    """Stage one: (N, N) similarities of -1 and +1 -> H (N, K) in [-1, 1], by coordinate descent on ||H H^T - K S||^2."""
     H = rng.uniform(-1, 1, (len(S), bits))
     best = objective(H, S)
     for _ in range(sweeps):
@@ -78,7 +74,7 @@ def factorise(S: np.ndarray, bits: int, sweeps: int, rng: np.random.Generator) -
         sweep(H, S, rng.permutation(len(S)))
         value = objective(H, S)
         if value >= best:
-            return before
+            return before  # a sweep that does not lower the objective is undone
         best = value
     return H
 
@@ -91,11 +87,9 @@ def objective(H: np.ndarray, S: np.ndarray) -> float:
 
 @njit(cache=True)
 def sweep(H: np.ndarray, S: np.ndarray, order: np.ndarray) -> None:
-    """Move every entry of H (N, K) once, in place, image by image.
-
-    With L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly f + g1 d + g2 d^2 / 2 + 4
-    H_ij d^3 + d^4, g1 = 4 <L_i, h>, g2 = 4 (<h, h> + H_ij^2 + L_ii).
-    """
+    """Move every entry of H (N, K) once, in place, to the minimum of its quadratic approximation within [-1, 1]."""
+    # with L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly
+    # f + g1 d + g2 d^2 / 2 + 4 H_ij d^3 + d^4, g1 = 4 <L_i, h>, g2 = 4 (<h, h> + H_ij^2 + L_ii)
     K = H.shape[1]
     G = H.T @ H  # (K, K), kept up to date
     for i in order:
