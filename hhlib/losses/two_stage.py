@@ -66,7 +66,7 @@ class CNNHLoss(Method, knob="sweeps"):
 
 
 def factorise(S: np.ndarray, bits: int, sweeps: int, rng: np.random.Generator) -> np.ndarray:
-    """Stage one: (N, N) similarities of -1 and +1 -> H (N, K) in [-1, 1], by coordinate descent on ||H H^T - K S||^2."""
+    """Stage one: (N, N) similarities of -1 and +1 -> H (N, K) in [-1, 1] by coordinate descent on ||H H^T - K S||^2."""
     H = rng.uniform(-1, 1, (len(S), bits))
     best = objective(H, S)
     for _ in range(sweeps):
