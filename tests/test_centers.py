@@ -86,6 +86,12 @@ def test_the_search_reaches_the_bound(bits, classes):
     assert centers.least_distance(H) >= centers.bound(bits, classes)
 
 
+@pytest.mark.parametrize("bits", [1, 7, 8])
+def test_a_single_class_has_no_other_to_keep_away_from(bits):
+    assert centers.separated_centers(bits, 1, rng()).shape == (1, bits)
+    assert centers.least_distance(centers.separated_centers(bits, 1, rng())) == bits
+
+
 def test_moving_one_center_satisfies_its_constraints():
     others = centers.csq_centers(24, 9, rng())
     moved = centers._move(others, 24 - 2 * 10, rng())

@@ -171,7 +171,9 @@ def test_no_matrix_of_all_training_images_with_each_other(name):
 
 
 def test_cnnh_refuses_more_images_than_its_matrix_can_hold():
-    with pytest.raises(ValueError, match="train_size is 60000, but cnnh compares all training images"):
+    with pytest.raises(
+        ValueError, match="cnnh compares all training images with each other, and its train_size is 60000"
+    ):
         losses.create("cnnh", bits=16, num_classes=10, train_size=60_000)
 
 

@@ -102,7 +102,7 @@ def test_dch_sees_directions_only_and_survives_a_zero():
 
 def test_dnnh():
     assert value("dnnh", epsilon=0.5) == pytest.approx(0.783477, abs=1e-6)
-    assert method("dnnh", bits=3, epsilon=0.2).threshold(torch.tensor([0.9, 0.2, 0.6])).tolist() == pytest.approx(
+    assert method("dnnh", bits=3, epsilon=0.2).squash(torch.tensor([0.9, 0.2, 0.6]).logit()).tolist() == pytest.approx(
         [1, 0, 0.6]
     )
     same = torch.full((3, 4), 0.7)

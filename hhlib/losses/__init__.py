@@ -6,8 +6,7 @@ similar if they share a label; an image without labels is similar to none, not e
 
 Three families: *symmetric* methods learn from pairs and triplets (`symmetric`) or codes found beforehand (`two_stage`);
 *asymmetric* ones solve for the database's codes directly (`asymmetric`); *central* ones give every class a target code
-(`central`). Symmetric ones also exist for several code lengths at once, as "hybridhash_nested" and so on. What a method
-keeps between batches is in buffers: `state_dict` resumes it.
+(`central`). Symmetric ones also exist for several code lengths at once, as "hybridhash_nested" and so on.
 """
 
 from collections.abc import Mapping
@@ -37,8 +36,7 @@ METHODS |= dict(csq=CSQLoss, mdshc=MDSHCLoss, orthohash=OrthoHashLoss, greedyhas
 
 def names(*, nested: bool = True) -> list[str]:
     """Every method's name; without the variants for several code lengths if `nested` is False."""
-    symmetric = [name for name, found in METHODS.items() if found.family == "symmetric"]
-    return [*METHODS, *(f"{name}_nested" for name in symmetric if nested)]
+    return [*METHODS, *(f"{name}_nested" for name in METHODS if nested and METHODS[name].family == "symmetric")]
 
 
 def method(name: str) -> type[Method]:
@@ -70,10 +68,8 @@ def check_hyperparameters(name: str, given: Mapping[str, object]) -> None:
 def create(name: str, *, bits: int, num_classes: int, train_size: int, **given) -> Method:
     """Build the loss of a method by name: ``create("hybridhash", bits=64, num_classes=10, train_size=5000)``.
 
-    given: hyper-parameters that differ from the method's defaults, see `hyperparameters`.
-
-    Raises:
-        ValueError: for an unknown method or hyper-parameter, or a bad value.
+    given: hyper-parameters that differ from the method's defaults, see `hyperparameters`. Raises ValueError for an
+    unknown method or hyper-parameter, or a bad value.
     """
     check_hyperparameters(name, given)
     sizes = dict(bits=bits, num_classes=num_classes, train_size=train_size)

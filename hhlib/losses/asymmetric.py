@@ -20,16 +20,14 @@ PAIRS = 1 << 19  #: pairs at a time in the discrete step: its (rows x sample) ma
 class ADSHLoss(Method, family="asymmetric", knob="gamma"):
     r"""ADSH: products of query outputs u = tanh(z) and database codes v should match the labels' similarity.
 
-    With S_ij = 1 if i and j share a label, else -r, r = similar / dissimilar pairs so that S sums to 0, and the sample
-    Omega of m database images,
+    With S_ij = 1 for similar pairs, else -r (similar / dissimilar pairs: S sums to 0), and a sample Omega of m images,
 
         J = sum over i in Omega and all j of (<u_i, v_j> - K S_ij)^2 + gamma * sum over i in Omega of ||v_i - u_i||^2
 
     A batch's part of J is divided by n B. The discrete step sets each column of V, the others fixed, to its exact
-    minimum; where both values are equally good, a bit stays. Jiang and Li, "Asymmetric Deep Supervised Hashing", AAAI
-    2018, and the authors' code (the paper's S is -1 for dissimilar pairs). There V starts at 0, so that nothing is
-    learnt in the first round; here at random. The most copied re-implementation evaluates the network's codes of the
-    database, not V, and divides by the number of training images, not n.
+    minimum; in a tie, a bit stays. Jiang and Li, "Asymmetric Deep Supervised Hashing", AAAI 2018, and the authors' code
+    (in the paper S is -1 for dissimilar pairs). There V starts at 0, so the first round learns nothing; here at random.
+    The most copied code evaluates the network's database codes, not V, and divides by the training images, not n.
     """
 
     gamma: float = setting(200.0, 'weight of "code and output of an image agree", at least 0', at_least(0.0))
@@ -82,10 +80,8 @@ class ADSHLoss(Method, family="asymmetric", knob="gamma"):
 
     @torch.no_grad()
     def solve(self) -> None:
-        """The discrete step: set each bit of all codes to its better value, column by column.
-
-        Column k becomes the sign of K S^T U_k + gamma U_k - V^ U^T U_k, where V^ is V without it.
-        """
+        """The discrete step: set each bit of all codes to its better value, column by column."""
+        # column k becomes the sign of K S^T U_k + gamma U_k - V^ U^T U_k, where V^ is V without it
         U, Y = self.U[self.omega], self.Y[self.omega]  # (m, K), (m, C)
         pull = torch.zeros_like(self.V)
         pull[self.omega] = self.gamma * U  # of the sampled images' own outputs

@@ -109,11 +109,7 @@ def separated_centers(bits: int, num_classes: int, rng: np.random.Generator, *, 
 
 
 def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 20_000) -> np.ndarray:
-    """Flip single bits of centers H (C, K) until all are `wanted` apart, or for a number of steps -> the best set.
-
-    Each step takes a center that is too near another and flips the bit that lowers the sum of [wanted - d]_+^2 most, or
-    in one step of twenty a random bit.
-    """
+    """Flip single bits of centers H (C, K) until all are `wanted` apart, or for a number of steps -> the best set."""
     H, d = H.copy(), distances(H)
     np.fill_diagonal(d, H.shape[1])
     best, least = H.copy(), d.min()
@@ -121,10 +117,11 @@ def flipped(H: np.ndarray, wanted: int, rng: np.random.Generator, steps: int = 2
         near = np.flatnonzero((d < wanted).any(axis=1))
         if not len(near):
             return H
-        c = rng.choice(near)
+        c = rng.choice(near)  # a center that is too near another
         change = np.where(H[c] == H, 1, -1)  # (C, K): the distance to each center after a flip of each bit
         missing = np.maximum(wanted - (d[c][:, None] + change), 0)
         missing[c] = 0
+        # the bit that lowers the sum of [wanted - d]_+^2 most, or in one step of twenty a random one
         bit = rng.integers(H.shape[1]) if rng.random() < 0.05 else (missing**2).sum(axis=0).argmin()
         d[c] += change[:, bit]
         d[c, c] = H.shape[1]
@@ -144,9 +141,8 @@ def _spread(x: np.ndarray, others: np.ndarray) -> float:
 def _move(A: np.ndarray, D: float, rng: np.random.Generator) -> np.ndarray:
     """A code x of -1 and +1 with the least mean product with the rows of A (C - 1, K), each product at most D.
 
-    min <a, x>, a the mean row, such that x = z1 in the box [-1, 1]^K, x = z2 on the sphere of radius sqrt(K) (together:
-    x is binary), and A x + z3 = D with z3 >= 0, by an augmented Lagrangian: x in closed form, then projections, then
-    multipliers y, with a growing penalty rho.
+    min <a, x>, a the mean row, with x = z1 in [-1, 1]^K, x = z2 of length sqrt(K) (together: binary), A x + z3 = D and
+    z3 >= 0, by an augmented Lagrangian: x in closed form, projections, multipliers y; the penalty rho grows.
     """
     n, K = A.shape
     a, solve = A.mean(axis=0), np.linalg.inv(2 * np.eye(K) + A.T @ A)

@@ -12,11 +12,6 @@ from hhlib.losses import centers
 from hhlib.losses.common import BankMethod, Method, full, generator, sign, similarity, unit_means
 
 
-def majority(self: Method, labels: Tensor) -> Tensor:
-    """The code of each image's class, of several the sign of their sum: multi-hot (B, C) -> (B, K) of -1 and +1."""
-    return sign(labels.to(self.H.dtype) @ self.H)
-
-
 class CSQLoss(Method, family="central", knob="quantisation"):
     r"""CSQ: give every class a target code, far from all others, and ask the network for it bit by bit.
 
@@ -36,9 +31,8 @@ class CSQLoss(Method, family="central", knob="quantisation"):
     def __post_init__(self) -> None:
         super().__post_init__()
         rng = generator()
-        H = centers.csq_centers(self.bits, self.num_classes, rng)
-        self.register_buffer("H", torch.tensor(H, dtype=torch.float32))
-        self.register_buffer("tie", torch.tensor(rng.choice([-1.0, 1.0], self.bits), dtype=torch.float32))
+        self.register_buffer("H", torch.tensor(centers.csq_centers(self.bits, self.num_classes, rng)).float())
+        self.register_buffer("tie", torch.tensor(rng.choice([-1.0, 1.0], self.bits)).float())
 
     def targets(self, labels: Tensor) -> Tensor:
         """The target of each image: multi-hot (B, C) -> (B, K) of -1 and +1."""
@@ -52,8 +46,7 @@ class CSQLoss(Method, family="central", knob="quantisation"):
         if not labelled.any():
             return full(z).sum() * 0
         z, c = full(z)[labelled], self.targets(labels[labelled])
-        away = (self.squash(z).abs() - 1).square().mean()
-        return F.softplus(-2 * c * z).mean() + self.quantisation * away
+        return F.softplus(-2 * c * z).mean() + self.quantisation * (self.squash(z).abs() - 1).square().mean()
 
 
 class MDSHCLoss(BankMethod, family="central", head="normalised", momentum=0.9, knob="beta"):
@@ -66,22 +59,24 @@ class MDSHCLoss(BankMethod, family="central", head="normalised", momentum=0.9, k
           + beta * mean over similar pairs of softplus((1 - cos(u_i, U_j)) / 2)        from epoch `pairs_from` on
           + quantisation * mean of (|u| - 1)^2
 
-    Wang et al., "Deep Hashing with Minimal-Distance-Separated Hash Centers", CVPR 2023; defaults from the authors'
-    code.
+    Wang et al., "Deep Hashing with Minimal-Distance-Separated Hash Centers", CVPR 2023; defaults from their code.
     """
 
     unseen: ClassVar[str] = "skip"  # not a hyper-parameter here: unseen rows never count
     beta: float = setting(1.0, "weight of the second term, at least 0", at_least(0.0))
     quantisation: float = setting(1e-4, "weight of the third term, at least 0", at_least(0.0))
     pairs_from: int = setting(9, "first epoch with the second term, counted from 0", at_least(0))
-    targets = majority
 
     def __post_init__(self) -> None:
         super().__post_init__()
         rng = generator()
         H = centers.separated_centers(self.bits, self.num_classes, rng)[rng.permutation(self.num_classes)]
-        self.register_buffer("H", torch.tensor(H, dtype=torch.float32))
+        self.register_buffer("H", torch.tensor(H).float())
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """The code of each image's class, of several the sign of their sum: multi-hot (B, C) -> (B, K) of -1 and +1."""
+        return sign(labels.to(self.H.dtype) @ self.H)
 
     def start_epoch(self, epoch: int) -> None:
         """Keep the epoch: the second term starts late."""
@@ -107,8 +102,7 @@ class MDSHCLoss(BankMethod, family="central", head="normalised", momentum=0.9, k
     def to_centers(self, u: Tensor, labels: Tensor) -> Tensor:
         """The first term. log(1 - p_c) = lse of the other classes - lse of all: 1 - p itself would round to 0."""
         theta = math.sqrt(self.bits) * F.normalize(u, dim=1) @ F.normalize(self.H.to(u.dtype), dim=1).T  # (B, C)
-        C = theta.shape[1]
-        everything = theta.logsumexp(dim=1, keepdim=True)
+        everything, C = theta.logsumexp(dim=1, keepdim=True), self.num_classes
         if C == 1:
             return everything.sum() * 0
         itself = torch.eye(C, dtype=torch.bool, device=u.device)
@@ -136,19 +130,17 @@ class OrthoHashLoss(Method, family="central", head="normalised", knob="margin"):
         L = cross-entropy of softmax over classes of scale * (cos(u_i, h_c) - margin * [c is a label of i]) against y
 
     Hoe et al., "One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning Objective", NeurIPS 2021.
-    The scale of u does not matter. The authors draw each bit by a coin; we draw again while two codes are equal. Images
-    without a label are left out.
+    Only u's direction matters. Bits are drawn by a coin (here until all codes differ). Unlabelled images are left out.
     """
 
     scale: float = setting(8.0, "scale of the cosines, above 0", check_above)
     margin: float = setting(0.2, "at least 0; 0.3 in the authors' example for CIFAR-10", at_least(0.0))
     squash = staticmethod(full)
-    targets = majority
+    targets = MDSHCLoss.targets
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        H = centers.different(self.bits, self.num_classes, generator())
-        self.register_buffer("H", torch.tensor(H, dtype=torch.float32))
+        self.register_buffer("H", torch.tensor(centers.different(self.bits, self.num_classes, generator())).float())
 
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """The loss of outputs u (B, K)."""

@@ -16,8 +16,8 @@ from hhlib.losses import centers
 class Method(nn.Module):
     """The loss of a method, ``loss(z, labels, index) -> scalar``, and what training and pages ask of it.
 
-    A method defines its hyper-parameters as fields (each subclass becomes a dataclass, without a decorator), `squash` if
-    it is not tanh, and ``of_codes(u, labels, index)``, the loss of relaxed codes u. The other hooks are for what is kept
+    A method defines its hyper-parameters as fields (a subclass becomes a dataclass without a decorator), `squash` if it
+    is not tanh, and ``of_codes(u, labels, index)``, the loss of relaxed codes u. The other hooks are for what is kept
     between batches; all of it is in buffers, so that `state_dict` resumes a training exactly where it stopped.
     """
 
@@ -102,9 +102,8 @@ class Method(nn.Module):
 class BankMethod(Method):
     """A method that compares each batch with the latest output of every training image, kept in a memory bank.
 
-    A batch first writes itself into the bank, then is compared with all of it. The bank is a constant: gradients flow
-    through the batch only, even for an image compared with itself. In most released code unwritten rows, which have no
-    label, are dissimilar to everything.
+    A batch first writes itself into the bank, then is compared with all of it, as a constant: gradients flow through
+    the batch only, even for an image and itself. In most released code, unwritten rows (no label) are dissimilar.
     """
 
     unseen: str = setting("skip", "unwritten bank rows: skip, or count as dissimilar", one_of("skip", "dissimilar"))
@@ -161,10 +160,8 @@ def pair_loss(theta: Tensor, similar: Tensor) -> Tensor:
 
 
 def balanced_mean(values: Tensor, similar: Tensor, counted: Tensor) -> Tensor:
-    """mean over similar pairs + mean over dissimilar pairs, of those that are `counted`; an empty group adds 0.
-
-    Like weights |S| / |S_1| and |S| / |S_0| in a mean over all |S|: few similar pairs count as much as many others.
-    """
+    """mean over similar pairs + mean over dissimilar pairs, of those that are `counted`; an empty group adds 0."""
+    # like weights |S| / |S_1| and |S| / |S_0| in a mean over all |S|: few similar pairs count as much as many others
     ones, zeros = ((group & counted).sum().clamp(min=1).to(values.dtype) for group in (similar, ~similar))
     weights = torch.where(similar, 1 / ones, 1 / zeros) * counted  # (B, N)
     return (values * weights).sum()

@@ -8,13 +8,11 @@ from hhlib.common import at_least, check_above, check_share, one_of, setting
 from hhlib.losses.common import BankMethod, Method, balanced_mean, full, pair_loss, sign, similarity
 
 
-def check_cosine(name: str, value: float) -> float:
-    """Return `value` if it is above 0 and below 1; raise ValueError otherwise."""
+def _check_cosine(name: str, value: float) -> float:
     return check_share(name, check_above(name, value))
 
 
-def check_epsilon(name: str, value: float) -> float:
-    """Return `value` if it is above 0 and at most 0.5; raise ValueError otherwise."""
+def _check_epsilon(name: str, value: float) -> float:
     if check_above(name, value) > 0.5:
         raise ValueError(f"{name} is {value!r}, but it must be above 0 and at most 0.5.")
     return value
@@ -125,11 +123,10 @@ class DPSHLoss(BankMethod, knob="alpha"):
         """The loss of outputs u (B, K)."""
         similar, counted = self.write(u, labels, index)
         values = pair_loss(0.5 * u @ self.U.T, similar)  # (B, N)
+        pull = self.alpha * (u - sign(u).detach()).square().mean()
         if self.balanced:
-            likelihood = balanced_mean(values, similar, counted)
-        else:
-            likelihood = (values * counted).sum() / counted.sum()
-        return likelihood + self.alpha * (u - sign(u).detach()).square().mean()
+            return balanced_mean(values, similar, counted) + pull
+        return (values * counted).sum() / counted.sum() + pull
 
 
 class DSHLoss(BankMethod, knob="alpha"):
@@ -180,7 +177,7 @@ class DCHLoss(Method, knob="gamma"):
 
     gamma: float = setting(20.0, "scale of the distance in bits, above 0", check_above)
     quantisation: float = setting(0.1, "weight of the third term, at least 0", at_least(0.0))
-    closest: float = setting(0.99, "largest cosine, bounds log(1 + gamma / d); above 0 and below 1", check_cosine)
+    closest: float = setting(0.99, "largest cosine, bounds log(1 + gamma / d); above 0 and below 1", _check_cosine)
     variant: str = setting("paper", "which formula: paper or released", one_of("paper", "released"))
     with_itself: bool = setting(False, "whether each image is also paired with itself")
 
@@ -217,28 +214,23 @@ class DNNHLoss(Method, head="divide", knob="margin", learning_rate_share=0.3):
 
         L = mean over triplets of [margin + ||u_q - u_p||^2 - ||u_q - u_n||^2]_+
 
-    g makes most outputs exactly binary: 0 below 1/2 - epsilon, 1 above 1/2 + epsilon, t between; its derivative is 1
-    between and 0 outside. Squared distances of 0/1 codes are Hamming distances, so a margin of 1 is one bit. Each bit
-    sees only its own slice of the features (``head = "divide"``), so that bits do not repeat each other. Lai, Pan, Liu
-    and Yan, "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015. The paper draws
-    triplets beforehand; its epsilon is not known ("a small positive number"), 0.4 is our choice. Bits that leave the
-    band on the wrong side get no more gradient, so reproductions train without g (``epsilon=0.5``), with margin 2. With
-    all of the learning rate, all digits get one code (expected mAP 0.109).
+    g makes most outputs binary: 0 below 1/2 - epsilon, 1 above 1/2 + epsilon, t with derivative 1 between. Squared
+    distances of 0/1 codes are Hamming distances: a margin of 1 is one bit. Each bit sees only its own slice of the
+    features (`head`), so that bits do not repeat each other. Lai, Pan, Liu and Yan, "Simultaneous Feature Learning and
+    Hash Coding with Deep Neural Networks", CVPR 2015. The paper draws triplets beforehand and calls epsilon "a small
+    positive number"; 0.4 is our choice. Bits that leave the band on the wrong side get no gradient, so reproductions
+    train without g (``epsilon=0.5``), with margin 2. At full learning rate, all digits get one code (mAP 0.109).
     """
 
     MOST = 1 << 24  #: triplets compared at a time; larger batches take a random part of the queries
 
     margin: float = setting(1.0, "margin in bits, above 0", check_above)
-    epsilon: float = setting(0.4, "half the width of g's band, above 0 and at most 0.5", check_epsilon)
+    epsilon: float = setting(0.4, "half the width of g's band, above 0 and at most 0.5", _check_epsilon)
 
     def squash(self, z: Tensor) -> Tensor:
-        """g(sigmoid(z)), in 0..1."""
-        return self.threshold(torch.sigmoid(full(z)))
-
-    def threshold(self, t: Tensor) -> Tensor:
-        """g: (B, K) in 0..1 -> the same, exactly 0 or 1 outside the band."""
-        outside = (t - 0.5).abs() > self.epsilon
-        return torch.where(outside, (t > 0.5).to(t.dtype), t)
+        """g(sigmoid(z)), in 0..1, and exactly 0 or 1 outside the band."""
+        t = torch.sigmoid(full(z))
+        return torch.where((t - 0.5).abs() > self.epsilon, (t > 0.5).to(t.dtype), t)
 
     def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
         """The loss of relaxed codes u (B, K) in 0..1; 0 without a triplet."""

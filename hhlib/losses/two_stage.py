@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from numba import njit
 from torch import Tensor
 
-from hhlib.common import at_least, one_of, setting
+from hhlib.common import at_least, check_whole, one_of, setting
 from hhlib.losses.common import Method, full, generator, sign, similarity
 
 
@@ -23,8 +23,7 @@ class CNNHLoss(Method, knob="sweeps"):
 
     ``regression="raw"`` takes u = z, "logistic" the mean of softplus(-2 H z). Xia, Pan, Lai, Liu and Yan, "Supervised
     Hashing for Image Retrieval via Image Representation Learning", AAAI 2014, whose stage two could not be read. The
-    most copied re-implementation is raw, and collects labels in shuffled order but reads H in data-set order, so that
-    its targets are random: it reports 0.134 on CIFAR-10.
+    most copied re-implementation is raw; it shuffles labels but not H, so its targets are random (0.134 on CIFAR-10).
     """
 
     MOST = 20_000  #: training images; beyond this, the (N x N) matrix of stage one would take more than 1.6 GB
@@ -34,9 +33,8 @@ class CNNHLoss(Method, knob="sweeps"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train_size > self.MOST:
-            what = "compares all training images with each other"
-            raise ValueError(f"train_size is {self.train_size}, but cnnh {what} and takes at most {self.MOST}.")
+        what = "cnnh compares all training images with each other, and its train_size"
+        check_whole(what, self.train_size, 1, self.MOST)
         self.register_buffer("H", torch.zeros(self.train_size, self.bits))
 
     def prepare(self, labels: Tensor) -> None:
@@ -68,11 +66,7 @@ class CNNHLoss(Method, knob="sweeps"):
 
 
 def factorise(S: np.ndarray, bits: int, sweeps: int, rng: np.random.Generator) -> np.ndarray:
-    """Stage one: (N, N) similarities of -1 and +1 -> H (N, K) in [-1, 1], by coordinate descent on ||H H^T - K S||^2.
-
-    An entry is moved to the minimum of its quadratic approximation within [-1, 1]; a sweep visits the images in random
-    order, and is undone if the objective did not fall.
-    """
+    """Stage one: (N, N) similarities of -1 and +1 -> H (N, K) in [-1, 1] by coordinate descent on ||H H^T - K S||^2."""
     H = rng.uniform(-1, 1, (len(S), bits))
     best = objective(H, S)
     for _ in range(sweeps):
@@ -80,7 +74,7 @@ def factorise(S: np.ndarray, bits: int, sweeps: int, rng: np.random.Generator) -
         sweep(H, S, rng.permutation(len(S)))
         value = objective(H, S)
         if value >= best:
-            return before
+            return before  # a sweep that does not lower the objective is undone
         best = value
     return H
 
@@ -93,11 +87,9 @@ def objective(H: np.ndarray, S: np.ndarray) -> float:
 
 @njit(cache=True)
 def sweep(H: np.ndarray, S: np.ndarray, order: np.ndarray) -> None:
-    """Move every entry of H (N, K) once, in place, image by image.
-
-    With L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly f + g1 d + g2 d^2 / 2 + 4
-    H_ij d^3 + d^4, g1 = 4 <L_i, h>, g2 = 4 (<h, h> + H_ij^2 + L_ii).
-    """
+    """Move every entry of H (N, K) once, in place, to the minimum of its quadratic approximation within [-1, 1]."""
+    # with L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly
+    # f + g1 d + g2 d^2 / 2 + 4 H_ij d^3 + d^4, g1 = 4 <L_i, h>, g2 = 4 (<h, h> + H_ij^2 + L_ii)
     K = H.shape[1]
     G = H.T @ H  # (K, K), kept up to date
     for i in order:

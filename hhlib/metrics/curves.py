@@ -7,11 +7,9 @@ from hhlib.metrics.precision import check_histograms, divide
 
 
 def hits_at(n_t: np.ndarray, r_t: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Expected number of relevant images among the first k, for each k in `ranks`: -> (Q, len(ranks)).
-
-    Whole groups count fully, and the group that the cut divides counts in proportion.
-    """
+    """Expected number of relevant images among the first k, for each k in `ranks`: -> (Q, len(ranks))."""
     N, R = (np.pad(np.cumsum(part, axis=1), ((0, 0), (1, 0))) for part in check_histograms(n_t, r_t))  # (Q, K + 2)
+    # whole groups count fully, and the group that the cut divides counts in proportion
     return np.stack([np.interp(ranks, n, r) for n, r in zip(N, R, strict=True)])
 
 

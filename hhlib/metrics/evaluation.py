@@ -35,8 +35,7 @@ def evaluate(
         topk: cut-off k of mAP@k and nDCG@k; None ranks the whole database.
         denominator: what AP@k divides by, see `DENOMINATORS`: "found" (the field's way), "reachable" or "all".
         no_match: a query that finds nothing relevant among the first k scores "zero", or "drop" it from the mean.
-        unlabelled: "count" images without labels (such a query scores 0, a database image is never relevant), or "drop"
-            them before ranking.
+        unlabelled: "count" images without labels (never relevant; a query scores 0) or "drop" them before ranking.
         database_order: also score the list in which ties are in database order (takes twice the time).
         device: where pairs are counted: "cpu", "cuda" or "cuda:N".
 

@@ -1,8 +1,7 @@
 """The compiled loops behind `pairs`: all cores (numba), one query at a time, no (queries x database) matrix.
 
-The database is stored word by word, (words, n), and read in blocks: loops over neighbours in memory, on plain rows, are
-what the compiler turns into vector instructions. They share this file because numba recompiles a cached function only
-when the function's own file changes.
+The database is stored word by word, (words, n), and read in blocks: loops over neighbours in memory become vector
+instructions. They share this file because numba recompiles a cached function only when its own file changes.
 """
 
 import numpy as np
@@ -54,10 +53,8 @@ def _histogram(code, database, start, stop, out):
 
 @njit(parallel=True, cache=True)
 def count(q, mine, d, starts, bits):
-    """-> (2, Q, K + 1) int64: all images at each distance, and the relevant ones. No labels are compared.
-
-    The database is sorted by class: class c starts at starts[c]; mine (Q, C) says which classes a query has.
-    """
+    """-> (2, Q, K + 1) int64: all images at each distance, and the relevant ones. No labels are compared."""
+    # the database is sorted by class: class c starts at starts[c]; mine (Q, C) says which classes a query has
     counts = np.zeros((2, len(q), bits + 1), np.int64)
     for i in prange(len(q)):
         _histogram(q[i], d, 0, d.shape[1], counts[0, i])
@@ -117,11 +114,8 @@ def _few_places(flags, out):
 
 @njit(parallel=True, cache=True, error_model="numpy")
 def sum_in_order(q, q_labels, d, d_labels, n_t, r_t, topk):
-    """Walk the list that a stable sort gives, without sorting -> sum of precisions, hits, among the first k: (Q,) each.
-
-    An image's rank is where its group starts, plus how many of its group come before it in the database; the hits up to
-    it likewise.
-    """
+    """Walk the list that a stable sort gives, unsorted -> sum of precisions, hits, among the first k: (Q,) each."""
+    # a rank is where the image's group starts, plus how many of its group precede it in the database; hits likewise
     sums, found = np.zeros(len(q)), np.zeros(len(q), np.int64)
     for i in prange(len(q)):
         distance, rank = np.empty(BLOCK, np.uint64), np.empty(BLOCK, np.int64)

@@ -12,8 +12,7 @@ _ADVICE = "and a bit is 1 where a number is >= 0: give 2 * codes - 1, or bool fo
 def pack_signs(codes: ArrayLike, *, name: str = "codes") -> np.ndarray:
     """(n, K) numbers or bool -> (n, ceil(K/8)) uint8, bit = 1 where the number is >= 0 (so zero counts as +1) or True.
 
-    Raises:
-        ValueError: for numbers that are not finite, codes of 0 and 1 (give 2 * codes - 1, or bool), or packed codes.
+    Raises ValueError for numbers that are not finite, codes of 0 and 1 (give 2 * codes - 1, or bool), or packed codes.
     """
     codes = as_array(name, codes, 2)
     check_bits(codes.shape[1])

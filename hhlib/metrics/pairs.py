@@ -1,8 +1,7 @@
 """The one pass over all query-database pairs: codes and labels are packed into words, and only counts are kept.
 
-Distances are popcounts of exclusive ors, in the compiled loops of `kernels`. Where images have one label at most, the
-database is sorted by class, so that a query's relevant images are neighbours; otherwise shared labels are popcounts
-too. A GPU gets the same counts from matrix products.
+Distances are popcounts of exclusive ors (`kernels`). If images have one label at most, the database is sorted by class,
+so relevant images are neighbours; else shared labels are popcounts too. GPUs get the counts from matrix products.
 """
 
 from dataclasses import dataclass
@@ -68,10 +67,7 @@ def laid_out(q, q_labels, d, d_labels):
 
 
 def count_by_products(q, q_labels, d, d_labels, bits: int, most: int, device: str, block: int = 1 << 24) -> np.ndarray:
-    """`kernels.count_gains` from matrix products, for a GPU. Codes as -1 and +1 have u . v = K - 2 distance.
-
-    `block` is the number of pairs at a time: by default memory is bounded to some 500 MB.
-    """
+    """`kernels.count_gains` from matrix products, for a GPU. Codes as -1 and +1 have u . v = K - 2 distance."""
     import torch
 
     kind = torch.float32 if device == "cpu" else torch.float16  # whole numbers up to 1024 are exact in both
@@ -82,7 +78,7 @@ def count_by_products(q, q_labels, d, d_labels, bits: int, most: int, device: st
 
     database, flags = load(d, d_labels)
     size, table = (bits + 1) * (most + 1), []
-    step = max(1, block // len(d))
+    step = max(1, block // len(d))  # queries at a time: `block` pairs need some 500 MB by default
     for start in range(0, len(q), step):
         signs, q_flags = load(q[start : start + step], q_labels[start : start + step])
         distance = ((bits - signs @ database.T) / 2).long()  # (B, n)

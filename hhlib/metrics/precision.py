@@ -25,7 +25,7 @@ def harmonic(n: int) -> np.ndarray:
 
 @register_jitable
 def _first(N, R, m, H):
-    """Sum of the precisions (R + i) / (N + i) of m relevant images at ranks N+1 .. N+m, behind R relevant ones."""
+    """Sum of the precisions (R + i) / (N + i) of m relevant images at ranks N+1 .. N+m, after R relevant ones."""
     return m + (R - N) * (H[N + m] - H[N])
 
 
@@ -92,15 +92,14 @@ def divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @njit(parallel=True, cache=True)
 def _cut_groups(N, R, n, r, k, before, fixed, H, F):
-    """AP@k of queries whose cut k falls inside a group of n images, r relevant, behind N with R relevant: (C,) each.
+    """AP@k of queries whose cut k falls inside a group of n images, r relevant, after N with R relevant: (C,) each.
 
-    q = k - N of the group are kept; the number m of relevant ones among them is hypergeometric(n, r, q). `before`, (3,
-    C): sums of precisions up to the group; `fixed`: what AP divides by, 0 for what was found; H, F: harmonic numbers,
-    logarithms of factorials. -> (3, C): expected, best, worst.
+    before: (3, C) sums of precisions up to the group; fixed: what AP divides by, 0 for the number found; H, F: harmonic
+    numbers, logarithms of factorials. -> (3, C): expected, best, worst.
     """
     ap = np.zeros((3, len(N)))
     for i in prange(len(N)):
-        q, wrong = k - N[i], n[i] - r[i]
+        q, wrong = k - N[i], n[i] - r[i]  # q of the group are kept, m of them relevant: hypergeometric(n, r, q)
         ways = F[n[i]] - F[q] - F[n[i] - q]
         mean, weights, best, worst = 0.0, 0.0, 0.0, np.inf
         for m in range(max(0, q - wrong), min(r[i], q) + 1):

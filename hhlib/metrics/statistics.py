@@ -11,8 +11,7 @@ from hhlib.metrics.packing import as_array, check_codes, check_labels, refuse
 def interval(ap: ArrayLike, *, level: float = 0.95, resamples: int = 2_000, seed: int = 0) -> tuple[float, float]:
     """Confidence interval of a mean over queries, by bootstrap: queries are redrawn with replacement.
 
-    It says how much the score would move with other queries of the same kind, not with another training seed: network
-    and database are given.
+    It says how far the score would move with other queries of the same kind, not with another database or training.
 
     Args:
         ap: (Q,) one finite score per query, Q of at least 2.
@@ -36,8 +35,7 @@ def compare(a: ArrayLike, b: ArrayLike, *, resamples: int = 9_999, seed: int = 0
     swaps that give a mean difference at least as large, on either side.
 
     Args:
-        a, b: (Q,) finite scores of the same queries in the same order, Q of at least 2.
-        resamples: at least 100.
+        a, b: (Q,) finite scores of the same queries in the same order, Q of at least 2; resamples: at least 100.
 
     Returns:
         ``difference`` (mean of a - b), its 95 % interval ``low``, ``high``, and ``p_value``.
@@ -72,13 +70,11 @@ def code_quality(codes: ArrayLike, *, bits: int | None = None) -> dict:
     """What a set of codes is worth, whatever the labels.
 
     Args:
-        codes: packed (n, ceil(bits/8)) uint8, or (n, K) numbers whose sign counts, or bool; n of at least 2.
-        bits: code length K; required for packed codes.
+        codes, bits: as in `evaluate`, n of at least 2.
 
     Returns:
         - ``ones``: (K,) share of codes in which each bit is 1; 0.5 is balanced;
-        - ``constant``: number of bits that never change;
-        - ``correlation``: (K, K) between bits, 0 for a constant bit;
+        - ``constant``: number of bits that never change; ``correlation``: (K, K) between bits, 0 for a constant bit;
         - ``effective_bits``: (sum of eigenvalues)^2 / sum of their squares, of the bits' covariance: K if all bits are
           balanced and independent, 1 if all are copies of one;
         - ``buckets``: distinct codes; ``occupancy``: codes per bucket, fullest first; ``largest``: its first entry;
