@@ -56,10 +56,8 @@ class Experiment:
         self.device = training.choose_device(settings.device)
 
     def __repr__(self) -> str:
-        done = [
-            word for name, word in (("model.safetensors", "trained"), ("metrics.json", "evaluated")) if self.has(name)
-        ]
-        s = self.settings
+        steps = {"model.safetensors": "trained", "metrics.json": "evaluated"}
+        done, s = [word for name, word in steps.items() if self.has(name)], self.settings
         what = f"{s.named()['dataset']}: {s.method}, {s.network} network, {s.bits} bits, seed {s.seed}"
         return f"{what}, on {self.device} in {self.precision}; {' and '.join(done) or 'not trained yet'}"
 
@@ -232,9 +230,8 @@ class Experiment:
     def need(self, name: str, page: str) -> None:
         """Raise FileNotFoundError, with the one command that helps, unless the run has a file."""
         if not self.has(name):
-            values = self.settings.named() | {x: getattr(self.settings, x) for x in ("dataset", "runs_dir", "data_dir")}
-            values = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in values.items())
-            command = f"python tools/run_notebooks.py --only {page} {values}"
+            pairs = [("-p", name, str(value)) for name, value in self.settings.changes().items() if name != "live"]
+            command = shlex.join(["python", "tools/run_notebooks.py", *sum(pairs, ()), "--only", page])
             raise FileNotFoundError(f"{self.run.path / name} does not exist; this makes it: {command}")
 
     def show(self, figure: "Figure", name: str = "") -> None:

@@ -57,7 +57,7 @@ def test_opening_refuses_bad_settings(values, what):
 def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
     ex = hh.open(bits=12, runs_dir=tmp_path)
     for ask in (lambda: ex.net, lambda: ex.codes):
-        with pytest.raises(FileNotFoundError, match=r"run_notebooks.py --only 03 .*-p bits 12"):
+        with pytest.raises(FileNotFoundError, match=r"run_notebooks.py -p bits 12 .* --only 03"):
             ask()
 
 

@@ -168,6 +168,16 @@ def test_words_are_read_back():
     assert (given.data_dir, given.recipe.loss["alpha"], given.recipe.flip) == ("/my pictures", 0.2, False)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "bits=16 erase=0 dataset=cifar10 loss.alpha=0.2", "method=dnnh flip=false topk=5 runs_dir='/my runs'"],
+)
+def test_what_was_changed_reads_back_as_the_same_settings(text):
+    given = settings.read(text)
+    assert settings.read(settings.words(given.changes().items())) == given
+    assert set(given.changes()) == {word.split("=")[0] for word in shlex.split(text)}
+
+
 def test_recipes_by_data_set_and_method():
     recipe = settings.read(dataset="cifar10-1", epochs=7).recipe
     assert (recipe.epochs, recipe.small_epochs) == (7, 1)  # 10 of 64, in proportion

@@ -92,6 +92,14 @@ class Settings:
         others = {name: getattr(self, name) for name in ("method", "network", "bits", "seed")}
         return {"dataset": data.short_name(self.dataset)} | others
 
+    def changes(self) -> dict:
+        """What differs from the defaults, by the names that `read` takes: {"erase": 0, "loss.alpha": 0.2}."""
+        usual, start = Settings(), recipe_for(self.dataset, method=self.method, network=self.network)
+        pairs = [(name, value, getattr(usual, name)) for name, value in vars(self).items() if name != "recipe"]
+        pairs += [(name, value, getattr(start, name)) for name, value in vars(self.recipe).items() if name != "loss"]
+        pairs += [(f"loss.{name}", value, start.loss.get(name)) for name, value in self.recipe.loss.items()]
+        return {name: value for name, value, before in pairs if value != before}
+
 
 #: Photographs of 224 pixels: batch, epochs and shift of the released code, our optimizer. Not run yet.
 _PHOTOGRAPHS = dict(epochs=12, batch_size=64, learning_rate=1e-4, shift=16, validate_every=3)
