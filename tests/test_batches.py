@@ -82,13 +82,13 @@ def test_scaling_on_the_device_is_bilinear_and_comes_before_the_numbers(pool):
 
 
 def test_a_split_can_be_trained_and_encoded_at_another_size(tmp_path):
-    from hhlib import retrieval, runs, training
+    from hhlib import retrieval, runs, settings, training
 
     split = data.load("digits", size=16)
     assert split.image_size == 16
     assert split.query.pool.images.shape[-1] == 32
-    recipe = training.Recipe(epochs=1, batch_size=200, learning_rate=1e-3, validation=0.0)
-    run = training.fit(split, runs.Run(tmp_path), method="hybridhash", network_name="micro", bits=8, recipe=recipe)
+    chosen = settings.read(bits=8, epochs=1, batch_size=200, learning_rate=1e-3, validation=0.0)
+    run = training.fit(split, runs.Run(tmp_path), chosen)
     net, facts = run.model(), run.record["data"]
     assert net.img_size == 16
     z = retrieval.encode(net, split.query, mean=facts["mean"], std=facts["std"])

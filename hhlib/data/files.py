@@ -1,10 +1,8 @@
 """Pictures on disk that behave like a tensor in memory: opened, cut to a square and scaled when they are used."""
 
-import hashlib
 import os
 import posixpath
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -30,11 +28,6 @@ def clean_path(text: str, place: str) -> str:
     if path.startswith(("/", "../")) or path in ("..", ".") or re.match(r"[A-Za-z]:/", path):
         raise ValueError(f"{place}: the path {text!r} leaves the root folder.")
     return path
-
-
-def digest(raw: bytes) -> bytes:
-    """16 bytes that are equal where the content is."""
-    return hashlib.blake2b(raw, digest_size=16).digest()
 
 
 class ImageFiles:
@@ -72,10 +65,6 @@ class ImageFiles:
         several = map if get_worker_info() else _threads(os.getpid()).map
         return torch.stack(list(several(self._open, rows.tolist())))
 
-    def digest(self, row: int) -> bytes:
-        """16 bytes that are equal where the files' bytes are equal."""
-        return digest(self.file(row).read_bytes())
-
     def file(self, row: int) -> Path:
         """The file of a picture. Raises FileNotFoundError, with the list's line, if it is missing."""
         path = self.root / self.paths[row]
@@ -111,21 +100,3 @@ def square_picture(image: Image.Image, size: int) -> Tensor:
 def _threads(process: int) -> ThreadPoolExecutor:
     """One pool per process (a forked one inherits the object, but not its threads): decoding releases Python's lock."""
     return ThreadPoolExecutor(thread_name_prefix="open-image")
-
-
-def leave_out_missing(root: Path, paths: list[str], what: str) -> np.ndarray:
-    """Row numbers of the listed pictures that are there. Warns if some are not; FileNotFoundError if none is.
-
-    `what` is their name in messages ("the pictures of MS-COCO 2014").
-    """
-    folders = {posixpath.dirname(path) for path in paths}
-    there = {f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)}
-    rows = np.array([row for row, path in enumerate(paths) if path in there], dtype=np.int64)
-    if not len(rows):
-        raise FileNotFoundError(f"{root} holds none of {what} ({len(paths):,} are listed, the first is {paths[0]}); "
-                                "data/README.md says where they come from.")  # fmt: skip
-    if len(rows) < len(paths):
-        first = next(path for path in paths if path not in there)
-        warnings.warn(f"{root} lacks {len(paths) - len(rows):,} of {what} ({len(paths):,} are listed, the first gap is "
-                      f"{first}); this is not the published split.", stacklevel=3)  # fmt: skip
-    return rows

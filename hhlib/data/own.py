@@ -31,8 +31,11 @@ def folder_pool(root: str | Path, *, size: int = 224, flip: bool = True) -> Pool
     paths = [path for path, kind in extension.items() if kind.lower() in PICTURES]
     if left_out := [path for path, kind in extension.items() if kind.lower() not in PICTURES and "/" in path]:
         kinds = ", ".join(sorted({extension[path] or "none" for path in left_out}))
-        warnings.warn(f"{root}: {len(left_out)} files are left out because of their extensions ({kinds}), the first is "
-                      f"{left_out[0]}.", stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"{root}: {len(left_out)} files are left out because of their extensions ({kinds}), the first is "
+            f"{left_out[0]}.",
+            stacklevel=2,
+        )
     if loose := [path for path in paths if "/" not in path]:
         raise ValueError(f"{loose[0]} is in {root} itself, but each picture must be in the folder of its class.")
     return _pool(root, paths, [[path.split("/")[0]] for path in paths], size, flip)
