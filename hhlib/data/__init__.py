@@ -25,7 +25,7 @@ __all__ = [
     "split_pool", "split_unseen", "square_picture", "table_pool", "write_list", "write_lists",
 ]  # fmt: skip
 
-_in_memory = lru_cache(maxsize=2)(sources.pool_of)  # so that a menu of protocols and seeds does not read them again
+_in_memory = lru_cache(maxsize=2)(sources.pool_of)  # a menu of protocols and seeds reads the images only once
 
 
 def names() -> list[str]:
@@ -43,10 +43,8 @@ def short_name(dataset: str | Path) -> str:
     path = Path(os.path.abspath(resolve(dataset))) if dataset and isinstance(dataset, (str, Path)) else None
     if path is None or not path.is_dir():
         where = f" ({path} is not there)" if path else ""
-        raise ValueError(
-            f"dataset is {str(dataset)!r}, but it must be one of {', '.join(PROTOCOLS)}, or the path of a "
-            f"folder{where}.{nearest(dataset, PROTOCOLS)}"
-        )
+        allowed = f"one of {', '.join(PROTOCOLS)}, or the path of a folder{where}"
+        raise ValueError(f"dataset is {str(dataset)!r}, but it must be {allowed}.{nearest(dataset, PROTOCOLS)}")
     return f"{path.name}-folder" if path.name in PROTOCOLS else path.name
 
 

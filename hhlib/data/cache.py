@@ -28,7 +28,6 @@ def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
     Resumes where it was stopped; pictures that have changed since (size or date) are decoded again; a second process
     waits for the first. It takes 3 S^2 bytes per picture (150 KB at 224), which are reserved first. A finished cache
     may be on read-only storage. `check` compares each picture that was decoded earlier with its CRC-32.
-
     Raises TypeError if the pool's images are not `ImageFiles`, but in memory already; ValueError if the folder holds a
     cache of other pictures, or one that is damaged; OSError if the disk has too little space.
     """

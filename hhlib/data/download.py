@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from hhlib.data.files import clean_path
 
-# Not by pooch or torchvision, which start an interrupted download again from the beginning (COCO: 20 GB).
+# A downloader of our own, because pooch and torchvision restart interrupted downloads from the beginning (COCO: 20 GB).
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -37,7 +37,6 @@ def fetch(archive: Archive, folder: Path) -> None:
 
     An interrupted download resumes where it stopped. What the archive makes appears in `folder` only when all of it is
     unpacked; the archive itself is then removed.
-
     Raises ValueError if the bytes are not those of the MD5, or the archive holds a path that leaves `folder`;
     ConnectionError if the server cannot be reached or stops (what has arrived is kept).
     """

@@ -36,11 +36,8 @@ class ImageFiles:
     Opened when used, several at once in threads, and not kept. The largest central square of a picture is scaled to
     S x S, upright as its EXIF orientation says; grey pictures get three equal channels, 16 bits per channel become 8.
 
-    Args:
-        root: folder where the paths start.
-        paths: n relative paths.
-        size: side S in pixels, at least 1.
-        where: row -> where the path came from ("train.txt line 12"), for messages; picklable.
+    `paths` are n paths relative to `root`; `size` is S in pixels, at least 1. `where` says where the path of a row came
+    from, for messages ("train.txt line 12"); it must be picklable.
     """
 
     def __init__(self, root: str | Path, paths: Sequence[str], size: int, where: Callable[[int], str] | None = None):

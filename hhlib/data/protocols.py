@@ -79,7 +79,6 @@ def split_pool(
     Each combination of labels gives its share, so that classes of unequal size stay in proportion. `query` and `train`
     are numbers of pictures (int), or shares of all (float, above 0 and below 1); `seed` is at least 0. With
     `train_in_database` the training pictures are in the database too; scores are then a little too good.
-
     Raises ValueError if a number is out of range, or nothing is left for the database.
     """
     total = len(pool.labels)
@@ -101,7 +100,6 @@ def split_unseen(
     with labels of both kinds are left out. (Sablayrolles et al., "How should we evaluate supervised hashing?", 2017.)
     `unseen` names the classes that training must not see, or gives their share of all classes (drawn by `seed`).
     `query` is how many of their pictures are queries, as a number or a share; the others are the database.
-
     Raises ValueError for an unknown class, or if no class is left on one side.
     """
     classes = pool.classes

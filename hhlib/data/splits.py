@@ -154,17 +154,12 @@ def listed_pool(root: Path, paths: list[str], labels: np.ndarray, classes: list[
     folders = {posixpath.dirname(path) for path in paths}
     there = {f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)}
     kept = [row for row, path in enumerate(paths) if path in there]
+    listed = f"of {what} ({len(paths):,} are listed, the first"
     if not kept:
-        raise FileNotFoundError(
-            f"{root} holds none of {what} ({len(paths):,} are listed, the first is {paths[0]}); "
-            "data/README.md says where they come from."
-        )
+        raise FileNotFoundError(f"{root} holds none {listed} is {paths[0]}); data/README.md says where they come from.")
     if gaps := [path for path in paths if path not in there]:
-        warnings.warn(
-            f"{root} lacks {len(gaps):,} of {what} ({len(paths):,} are listed, the first gap is {gaps[0]}); "
-            "this is not the published split.",
-            stacklevel=3,
-        )
+        lacking = f"{len(gaps):,} {listed} gap is {gaps[0]}); this is not the published split."
+        warnings.warn(f"{root} lacks {lacking}", stacklevel=3)
     labels, paths = torch.from_numpy(labels[labelled[kept]]), [paths[row] for row in kept]
     return Pool(ImageFiles(root, paths, size), labels, classes, flip=True, paths=paths)
 

@@ -82,6 +82,6 @@ def _photo_id(name: str, word: int) -> str:
 def _first(folder: Path, choices: list[str], what: str) -> Path:
     found = [folder / choice for choice in choices if (folder / choice).exists()]
     if not found:
-        raise FileNotFoundError(f"{folder / choices[0]} (NUS-WIDE's {what}) is missing; "
-                                "data.load('nuswide_21', download=True) fetches it.")  # fmt: skip
+        command = "data.load('nuswide_21', download=True)"
+        raise FileNotFoundError(f"{folder / choices[0]} (NUS-WIDE's {what}) is missing; {command} fetches it.")
     return found[0]
