@@ -25,7 +25,7 @@ __all__ = [
     "split_pool", "split_unseen", "square_picture", "table_pool", "write_list", "write_lists",
 ]  # fmt: skip
 
-FILE_SIZE = 224  #: side to which pictures on disk are cut and scaled unless told otherwise, in pixels
+_in_memory = lru_cache(maxsize=2)(sources.pool_of)  # a menu of protocols and seeds reads the images only once
 
 
 def names() -> list[str]:
@@ -43,8 +43,8 @@ def short_name(dataset: str | Path) -> str:
     path = Path(os.path.abspath(resolve(dataset))) if dataset and isinstance(dataset, (str, Path)) else None
     if path is None or not path.is_dir():
         where = f" ({path} is not there)" if path else ""
-        raise ValueError(f"dataset is {str(dataset)!r}, but it must be one of {', '.join(PROTOCOLS)}, or the path of a "
-                         f"folder{where}.{nearest(dataset, PROTOCOLS)}")  # fmt: skip
+        allowed = f"one of {', '.join(PROTOCOLS)}, or the path of a folder{where}"
+        raise ValueError(f"dataset is {str(dataset)!r}, but it must be {allowed}.{nearest(dataset, PROTOCOLS)}")
     return f"{path.name}-folder" if path.name in PROTOCOLS else path.name
 
 
@@ -82,16 +82,15 @@ def load(
     """
     name, folder = short_name(dataset), resolve("data" if root is None else root)
     check_whole("seed", seed, 0)
-    side = FILE_SIZE if size is None else check_whole("size", size, 1)
+    side = 224 if size is None else check_whole("size", size, 1)
     if lists is not None:
         find_lists(resolve(lists))
     if dataset in PROTOCOLS:
         below, archives = sources.archives(name)
         for archive in archives if download else ():
             fetch(archive, folder / below)
-        in_memory, protocol = name in sources.MEMORY, PROTOCOLS[name]
-        # The protocols of CIFAR-10 share their images.
-        pool = _in_memory(name.split("-")[0], folder) if in_memory else sources.pool_of(name, folder, side)
+        source, protocol = name.split("-")[0], PROTOCOLS[name]  # the protocols of CIFAR-10 share their images
+        pool = _in_memory(source, folder, 0) if source in sources.MEMORY else sources.pool_of(name, folder, side)
         split = draw(name, pool, protocol, seed) if lists is None else read_lists(lists, pool=pool)
         split = replace(split, protocol=protocol)
         for sentence in deviations(split, protocol):
@@ -104,9 +103,3 @@ def load(
         pool = cached(split.query.pool, folder / "cache" / f"{name}-{side}")
         split = replace(split, **{key: Part(pool, part.rows) for key, part in split.parts().items()})
     return replace(split, name=name, seed=seed, network_size=size)
-
-
-@lru_cache(maxsize=2)
-def _in_memory(source: str, root: Path) -> Pool:
-    """The images, kept so that a menu of protocols and seeds does not read them again."""
-    return sources.pool_of(source, root, 0)

@@ -1,6 +1,7 @@
 """The audit of a split: what it consists of and what overlaps, to look at before believing a score."""
 
 import hashlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hhlib.common import check_choice
-from hhlib.data.files import digest
 from hhlib.data.protocols import PROTOCOLS, deviations
 from hhlib.data.splits import Part, Split
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 PAIRS = [("query", "train"), ("query", "database"), ("train", "database")]
 NEAR = 0.98  #: similarity from which two images count as near-duplicates, see `near_duplicates`
-SIDE = 8  # pixels per side of what is compared
 
 
 def audit(split: Split, *, protocol: str | None = None, content: bool | None = None) -> dict:
@@ -125,7 +124,7 @@ def near_duplicates(query: Part, other: Part, *, threshold: float = NEAR) -> lis
 def _small(part: Part) -> Tensor:
     """A part's images, shrunk: (n, 3, 8, 8) float32."""
     blocks = part.rows.split(250)  # small, because a set on disk need not fit into memory
-    return torch.cat([F.interpolate(part.pool.images[r].float(), size=(SIDE, SIDE), mode="area") for r in blocks])
+    return torch.cat([F.interpolate(part.pool.images[r].float(), size=(8, 8), mode="area") for r in blocks])
 
 
 def _comparable(small: Tensor) -> Tensor:
@@ -135,39 +134,45 @@ def _comparable(small: Tensor) -> Tensor:
 
 
 def _content(parts: dict[str, Part]) -> dict:
-    """The facts for which every image must be looked at."""
-    digests = _digests(parts)
+    """The facts for which every image must be looked at; each is read once."""
+    images = parts["query"].pool.images
+    shown = {}  # row in the pool -> 16 bytes that are equal where the content is
+    for row in torch.cat([part.rows for part in parts.values()]).unique().tolist():
+        raw = images[row].numpy().tobytes() if isinstance(images, Tensor) else images.file(row).read_bytes()
+        shown[row] = hashlib.blake2b(raw, digest_size=16).digest()
     near = {f"query/{b}": len(near_duplicates(parts["query"], parts[b])) for b in ("train", "database")}
     return {
-        "same_content": {f"{a}/{b}": _copies(parts[a], parts[b], digests) for a, b in PAIRS},
-        "repeats": {name: _copies(part, part, digests) for name, part in parts.items()},
+        "same_content": {f"{a}/{b}": _copies(parts[a], parts[b], shown) for a, b in PAIRS},
+        "repeats": {name: _copies(part, part, shown) for name, part in parts.items()},
         "near_duplicates": near | {"train/database": None},
     }
 
 
+def _copies(part: Part, other: Part, shown: dict[int, bytes]) -> int:
+    """How many images of a part have the content of another image of `other`; `shown` is the content by row."""
+    there = set(other.rows.tolist())
+    count = Counter(shown[row] for row in there)
+    return sum(count[shown[row]] > (row in there) for row in part.rows.tolist())
+
+
 def _problems(facts: dict) -> list[str]:
     """What no protocol allows."""
-    found, queries = [], facts["sizes"]["query"]
+    found, queries = [], f"of {facts['sizes']['query']:,} queries"
     for other, why in [("train", "the network was told their labels"), ("database", "they will find themselves")]:
         pair = f"query/{other}"
-        if same := facts["same_image"][pair]:
-            found.append(f"{same:,} of {queries:,} queries are in the {other} set too: {why}")
-        if copies := (facts["same_content"] or {}).get(pair):
-            found.append(f"{copies:,} queries have an exact copy under another name in the {other} set")
-    if facts["unanswered"]:
-        found.append(f"{facts['unanswered']:,} of {queries:,} queries have no right answer in the database and score 0")
-    for part, count in (facts["repeats"] or {}).items():
-        if count:
-            found.append(f"{count:,} {part} images have an exact copy under another name in the same set")
-    what = {
-        "query": "nothing is right for them, and they score 0",
-        "train": "all their pairs count as dissimilar",
-        "database": "they are wrong for every query",
-    }
-    for part, count in facts["without_label"].items():
-        if count:
-            found.append(f"{count:,} of {facts['sizes'][part]:,} {part} images have no label: {what[part]}")
-    return found
+        found.append((facts["same_image"][pair], f"{queries} are in the {other} set too: {why}"))
+        copies = (facts["same_content"] or {}).get(pair)
+        found.append((copies, f"queries have an exact copy under another name in the {other} set"))
+    found.append((facts["unanswered"], f"{queries} have no right answer in the database and score 0"))
+    for part, copies in (facts["repeats"] or {}).items():
+        found.append((copies, f"{part} images have an exact copy under another name in the same set"))
+    for part, why in [
+        ("query", "nothing is right for them, and they score 0"),
+        ("train", "all their pairs count as dissimilar"),
+        ("database", "they are wrong for every query"),
+    ]:
+        found.append((facts["without_label"][part], f"of {facts['sizes'][part]:,} {part} images have no label: {why}"))
+    return [f"{count:,} {what}" for count, what in found if count]
 
 
 def _notes(facts: dict, split: Split) -> list[str]:
@@ -180,28 +185,11 @@ def _notes(facts: dict, split: Split) -> list[str]:
     if strange := (shown & ~taught).nonzero().flatten().tolist():
         names = ", ".join(split.classes[c] for c in strange[:3]) + (", ..." if len(strange) > 3 else "")
         found.append(f"{len(strange)} classes that queries show are never trained ({names})")
-    for pair, count in (facts["near_duplicates"] or {}).items():
-        if count:
-            found.append(f"{count:,} queries have a near-duplicate in the {pair.split('/')[1]} set")
-    return found
+    near = (facts["near_duplicates"] or {}).items()
+    return found + [f"{n:,} queries have a near-duplicate in the {pair.split('/')[1]} set" for pair, n in near if n]
 
 
 def _list_digest(part: Part) -> str:
     """SHA-256 over the part's paths and labels, in order."""
     names = "\n".join(map(part.pool.path, part.rows.tolist()))
     return hashlib.sha256(names.encode() + part.labels.numpy().tobytes()).hexdigest()
-
-
-def _digests(parts: dict[str, Part]) -> dict[int, bytes]:
-    """What each image shows, in 16 bytes, by its row in the pool; each is read once."""
-    images = parts["query"].pool.images
-    of = images.digest if not isinstance(images, Tensor) else lambda row: digest(images[row].numpy().tobytes())
-    return {row: of(row) for row in torch.cat([part.rows for part in parts.values()]).unique().tolist()}
-
-
-def _copies(part: Part, other: Part, digests: dict[int, bytes]) -> int:
-    """How many images of a part have the content of another image of `other`."""
-    rows = {}  # content -> the rows that show it
-    for row in set(other.rows.tolist()):
-        rows.setdefault(digests[row], set()).add(row)
-    return sum(bool(rows.get(digests[row], set()) - {row}) for row in part.rows.tolist())

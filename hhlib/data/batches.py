@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
+from torchvision.transforms.v2.functional import resize
 
 from hhlib.common import check_whole
 from hhlib.data.files import ImageFiles
 from hhlib.data.splits import Part
-
-MOST_WORKERS = 8  # more rarely help one GPU
 
 
 def loader(
@@ -37,7 +36,7 @@ def loader(
     """
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(MOST_WORKERS, cores) if isinstance(part.pool.images, ImageFiles) else 0
+        workers = min(8, cores) if isinstance(part.pool.images, ImageFiles) else 0  # more than 8 rarely help one GPU
     return DataLoader(
         part if rows is None else Subset(part, rows.tolist()),
         batch_size=check_whole("batch_size", batch_size, 1),
@@ -70,21 +69,13 @@ def normalise(images: Tensor, mean: list[float], std: list[float], size: int | N
     mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
     images = (images.float() / 255 - mean) / std
     # Scaling keeps means, so it may come last; the arithmetic above then works on fewer pixels where it enlarges.
-    return images if size is None else _scale(images, size)
+    return images if size is None else resize(images, [size, size], antialias=size < images.shape[-1])
 
 
 def scale(images: Tensor, size: int) -> Tensor:
     """One image or many, (..., 3, S, S) uint8 -> (..., 3, size, size) uint8, the way `normalise` scales."""
-    return _scale(images.float(), size).round().clamp(0, 255).to(torch.uint8)
-
-
-def _scale(images: Tensor, size: int) -> Tensor:
-    """(..., 3, S, S) float -> (..., 3, size, size); bilinear, antialiased where it shrinks."""
-    if (side := images.shape[-1]) == size:
-        return images
-    many = images.reshape(-1, 3, side, side)
-    many = F.interpolate(many, size=(size, size), mode="bilinear", antialias=size < side)
-    return many.reshape(*images.shape[:-2], size, size)
+    images = resize(images.float(), [size, size], antialias=size < images.shape[-1])
+    return images.round().clamp(0, 255).to(torch.uint8)
 
 
 def augment(images: Tensor, *, shift: int, flip: bool, erase: int = 0, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,6 @@ def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
     Resumes where it was stopped; pictures that have changed since (size or date) are decoded again; a second process
     waits for the first. It takes 3 S^2 bytes per picture (150 KB at 224), which are reserved first. A finished cache
     may be on read-only storage. `check` compares each picture that was decoded earlier with its CRC-32.
-
     Raises TypeError if the pool's images are not `ImageFiles`, but in memory already; ValueError if the folder holds a
     cache of other pictures, or one that is damaged; OSError if the disk has too little space.
     """
@@ -57,24 +57,15 @@ def _key(files: ImageFiles) -> dict:
 
 def _todo(folder: Path, files: ImageFiles, facts: np.ndarray) -> np.ndarray | None:
     """Rows of the pictures to decode; None if one of the files is missing or cut short. Refuses other pictures."""
-    try:
+    key, marks = _key(files), None
+    with suppress(ValueError, OSError, EOFError):
         key = json.loads((folder / "cache.json").read_text())
-    except (ValueError, OSError):
-        return None
+        images, marks = (np.load(folder / name, mmap_mode="r") for name in NAMES[1:])  # "r+" would append zeros
     if key != _key(files):
         raise ValueError(f"{folder} is a cache of other pictures, or at another size; delete it or name another.")
-    if _shape(folder / "images.npy") != files.shape or _shape(folder / "marks.npy") != (len(files), 2):
+    if marks is None or images.shape != files.shape or marks.shape != (len(files), 2):
         return None
-    marks = np.load(folder / "marks.npy")
     return np.flatnonzero((marks[:, 0] != facts) | (marks[:, 1] == 0))
-
-
-def _shape(file: Path) -> tuple | None:
-    """The shape of an array on disk; None if the file is shorter than that (`mmap_mode="r+"` would add zeros)."""
-    try:
-        return np.load(file, mmap_mode="r").shape
-    except (ValueError, OSError, EOFError):
-        return None
 
 
 def _fill(folder: Path, files: ImageFiles, facts: np.ndarray) -> None:

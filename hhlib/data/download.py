@@ -1,7 +1,6 @@
 """Fetch archives: with a progress bar, resumed where they stopped, checked, unpacked safely."""
 
 import gzip
-import hashlib
 import http.client
 import posixpath
 import shutil
@@ -14,11 +13,12 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from torchvision.datasets.utils import calculate_md5
 from tqdm.auto import tqdm
 
 from hhlib.data.files import clean_path
 
-# Read by ourselves, because pooch and torchvision start an interrupted download again from the beginning (COCO: 20 GB).
+# A downloader of our own, because pooch and torchvision restart interrupted downloads from the beginning (COCO: 20 GB).
 BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -37,7 +37,6 @@ def fetch(archive: Archive, folder: Path) -> None:
 
     An interrupted download resumes where it stopped. What the archive makes appears in `folder` only when all of it is
     unpacked; the archive itself is then removed.
-
     Raises ValueError if the bytes are not those of the MD5, or the archive holds a path that leaves `folder`;
     ConnectionError if the server cannot be reached or stops (what has arrived is kept).
     """
@@ -72,11 +71,7 @@ def download(archive: Archive, file: Path) -> None:
 
 def _check(file: Path, archive: Archive) -> None:
     """Raise ValueError, and remove the file, if its bytes are not those of the archive's MD5."""
-    if not archive.md5:
-        return
-    with file.open("rb") as raw:
-        found = hashlib.file_digest(raw, "md5").hexdigest()
-    if found != archive.md5:
+    if archive.md5 and (found := calculate_md5(file)) != archive.md5:
         file.unlink()
         raise ValueError(f"{archive.url} has the MD5 {found}, but it must be {archive.md5}; the file was removed.")
 
@@ -107,10 +102,7 @@ def _receive(archive: Archive, part: Path) -> None:
 
 
 def unpack(file: Path, folder: Path) -> None:
-    """Unpack a .tar, .tar.gz or .zip into `folder`, all or nothing.
-
-    Raises ValueError if it is damaged, or holds a path or a link that leaves `folder`; nothing is then left there.
-    """
+    """Unpack a .tar, .tar.gz or .zip, all or nothing. ValueError if it is damaged or a path or link leaves `folder`."""
     for left in folder.glob(".unpacking-*"):  # by a process that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as draft:

@@ -1,10 +1,8 @@
 """Pictures on disk that behave like a tensor in memory: opened, cut to a square and scaled when they are used."""
 
-import hashlib
 import os
 import posixpath
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -32,22 +30,14 @@ def clean_path(text: str, place: str) -> str:
     return path
 
 
-def digest(raw: bytes) -> bytes:
-    """16 bytes that are equal where the content is."""
-    return hashlib.blake2b(raw, digest_size=16).digest()
-
-
 class ImageFiles:
     """n image files, indexed like a (n, 3, S, S) uint8 tensor: ``files[3]`` is (3, S, S), ``files[rows]`` (B, 3, S, S).
 
     Opened when used, several at once in threads, and not kept. The largest central square of a picture is scaled to
     S x S, upright as its EXIF orientation says; grey pictures get three equal channels, 16 bits per channel become 8.
 
-    Args:
-        root: folder where the paths start.
-        paths: n relative paths.
-        size: side S in pixels, at least 1.
-        where: row -> where the path came from ("train.txt line 12"), for messages; picklable.
+    `paths` are n paths relative to `root`; `size` is S in pixels, at least 1. `where` says where the path of a row came
+    from, for messages ("train.txt line 12"); it must be picklable.
     """
 
     def __init__(self, root: str | Path, paths: Sequence[str], size: int, where: Callable[[int], str] | None = None):
@@ -71,10 +61,6 @@ class ImageFiles:
         # A loader's worker is one of several processes: threads of its own would only be in the way.
         several = map if get_worker_info() else _threads(os.getpid()).map
         return torch.stack(list(several(self._open, rows.tolist())))
-
-    def digest(self, row: int) -> bytes:
-        """16 bytes that are equal where the files' bytes are equal."""
-        return digest(self.file(row).read_bytes())
 
     def file(self, row: int) -> Path:
         """The file of a picture. Raises FileNotFoundError, with the list's line, if it is missing."""
@@ -111,21 +97,3 @@ def square_picture(image: Image.Image, size: int) -> Tensor:
 def _threads(process: int) -> ThreadPoolExecutor:
     """One pool per process (a forked one inherits the object, but not its threads): decoding releases Python's lock."""
     return ThreadPoolExecutor(thread_name_prefix="open-image")
-
-
-def leave_out_missing(root: Path, paths: list[str], what: str) -> np.ndarray:
-    """Row numbers of the listed pictures that are there. Warns if some are not; FileNotFoundError if none is.
-
-    `what` is their name in messages ("the pictures of MS-COCO 2014").
-    """
-    folders = {posixpath.dirname(path) for path in paths}
-    there = {f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)}
-    rows = np.array([row for row, path in enumerate(paths) if path in there], dtype=np.int64)
-    if not len(rows):
-        raise FileNotFoundError(f"{root} holds none of {what} ({len(paths):,} are listed, the first is {paths[0]}); "
-                                "data/README.md says where they come from.")  # fmt: skip
-    if len(rows) < len(paths):
-        first = next(path for path in paths if path not in there)
-        warnings.warn(f"{root} lacks {len(paths) - len(rows):,} of {what} ({len(paths):,} are listed, the first gap is "
-                      f"{first}); this is not the published split.", stacklevel=3)  # fmt: skip
-    return rows

@@ -129,7 +129,7 @@ def read_lists(
     for listed in lists.values():
         if (width := len(listed.classes)) != len(classes):
             raise ValueError(f"{listed.source} has {width} labels per line, but train.txt has {len(classes)}.")
-    pool = pool or _pool_of(list(lists.values()), classes, size)
+    pool = pool or _pool_of(list(lists.values()), size)
     place = _places(pool)
     parts = {part: Part(pool, _rows(listed, pool, place)) for part, listed in lists.items()}
     return given_split(folder.name, **parts, about=f"The lists in {folder}.", check=check)
@@ -160,16 +160,16 @@ def find_lists(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _pool_of(lists: list[ImageList], classes: list[str], size: int) -> Pool:
+def _pool_of(lists: list[ImageList], size: int) -> Pool:
     """One pool of all images in any list, each once, in the order of their first mention."""
     first = {}  # path -> (list, row) of its first mention
-    for number, listed in enumerate(lists):
+    for listed in lists:
         for row, path in enumerate(listed.paths):
-            first.setdefault(path, (number, row))
-    labels = np.stack([lists[number].labels[row] for number, row in first.values()])
-    where = [lists[number].where(row) for number, row in first.values()]
+            first.setdefault(path, (listed, row))
+    labels = np.stack([listed.labels[row] for listed, row in first.values()])
+    where = [listed.where(row) for listed, row in first.values()]
     files = ImageFiles(lists[0].root, list(first), size, where.__getitem__)
-    return Pool(files, torch.from_numpy(labels), classes, flip=True, paths=list(first))
+    return Pool(files, torch.from_numpy(labels), lists[0].classes, flip=True, paths=list(first))
 
 
 def _places(pool: Pool) -> dict[str, int]:

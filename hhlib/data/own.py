@@ -20,7 +20,6 @@ def folder_pool(root: str | Path, *, size: int = 224, flip: bool = True) -> Pool
 
     They are cut and scaled to `size` pixels per side; `flip` says whether a mirrored one keeps its labels (not so for
     text, digits, hands). Links to folders are followed. Warns if files are left out because of their extension.
-
     Raises FileNotFoundError if there is no such folder; ValueError if it holds fewer than two classes with pictures, or
     a picture that is in no class folder.
     """
@@ -31,8 +30,8 @@ def folder_pool(root: str | Path, *, size: int = 224, flip: bool = True) -> Pool
     paths = [path for path, kind in extension.items() if kind.lower() in PICTURES]
     if left_out := [path for path, kind in extension.items() if kind.lower() not in PICTURES and "/" in path]:
         kinds = ", ".join(sorted({extension[path] or "none" for path in left_out}))
-        warnings.warn(f"{root}: {len(left_out)} files are left out because of their extensions ({kinds}), the first is "
-                      f"{left_out[0]}.", stacklevel=2)  # fmt: skip
+        which = f"{len(left_out)} files are left out because of their extensions ({kinds}), the first is {left_out[0]}"
+        warnings.warn(f"{root}: {which}.", stacklevel=2)
     if loose := [path for path in paths if "/" not in path]:
         raise ValueError(f"{loose[0]} is in {root} itself, but each picture must be in the folder of its class.")
     return _pool(root, paths, [[path.split("/")[0]] for path in paths], size, flip)
@@ -57,43 +56,37 @@ def table_pool(
 ) -> Pool:
     """The pictures of a CSV file with the columns `path` and `labels`: ``cats/1.jpg,cat;indoors``.
 
-    Args:
-        table: the file; further columns are ignored.
-        root: folder where the paths start; None is the table's folder.
-        size, flip: see `folder_pool`.
-        separator: between two labels of a picture. An empty field is a picture without labels.
-
+    Further columns are ignored, and an empty field is a picture without labels. `root` is the folder where the paths
+    start (None: the table's), `separator` is between two labels of a picture; for `size` and `flip` see `folder_pool`.
     Raises, with the table's line, FileNotFoundError if a picture is missing; ValueError if a column is missing, a line
     has more fields than the head, a path is empty, repeated or leaves the root, or there are fewer than two labels.
     """
     table = resolve(table)
+    root = resolve(root or table.parent)
     if not separator:
         raise ValueError("separator is '', but it must be what separates two labels, such as ';'.")
     try:
-        return _read_table(table, resolve(root or table.parent), size, separator, flip)
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns, entries = reader.fieldnames, [(reader.line_num, entry) for entry in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{table} is not a CSV file in UTF-8 ({error}).") from error
-
-
-def _read_table(table: Path, root: Path, size: int, separator: str, flip: bool) -> Pool:
+    if not {"path", "labels"} <= set(columns or ()):
+        raise ValueError(f"{table} has the columns {columns}, but it needs path and labels.")
     lines, labels = {}, []  # path -> line; label names of each picture
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not {"path", "labels"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{table} has the columns {reader.fieldnames}, but it needs path and labels.")
-        for entry in reader:
-            path, place = (entry["path"] or "").strip(), f"{table} line {reader.line_num}"
-            if not path:
-                raise ValueError(f"{place}: no path.")
-            if None in entry:
-                raise ValueError(f"{place}: more fields than the head names; put labels between quotes, or use ';'.")
-            path = clean_path(path, place)
-            if path in lines:
-                raise ValueError(f"{place}: {path} is on line {lines[path]} already.")
-            if not (root / path).is_file():
-                raise FileNotFoundError(f"{place}: there is no file {root / path}.")
-            lines[path] = reader.line_num
-            labels.append([name for word in (entry["labels"] or "").split(separator) if (name := word.strip())])
+    for line, entry in entries:
+        path, place = (entry["path"] or "").strip(), f"{table} line {line}"
+        if not path:
+            raise ValueError(f"{place}: no path.")
+        if None in entry:
+            raise ValueError(f"{place}: more fields than the head names; put labels between quotes, or use ';'.")
+        path = clean_path(path, place)
+        if path in lines:
+            raise ValueError(f"{place}: {path} is on line {lines[path]} already.")
+        if not (root / path).is_file():
+            raise FileNotFoundError(f"{place}: there is no file {root / path}.")
+        lines[path] = line
+        labels.append([name for word in (entry["labels"] or "").split(separator) if (name := word.strip())])
     where = [f"{table} line {line}" for line in lines.values()]
     return _pool(root, list(lines), labels, size, flip, where.__getitem__)
 

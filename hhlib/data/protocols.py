@@ -76,13 +76,9 @@ def split_pool(
 ) -> Split:
     """Draw a split of own pictures: queries first, then training pictures; the database is the rest.
 
-    Each combination of labels gives its share, so that classes of unequal size stay in proportion.
-
-    Args:
-        query, train: how many, as a number of pictures (int) or a share of all (float, above 0 and below 1).
-        seed: of the drawing, at least 0.
-        train_in_database: put the training pictures into the database too; scores are then a little too good.
-
+    Each combination of labels gives its share, so that classes of unequal size stay in proportion. `query` and `train`
+    are numbers of pictures (int), or shares of all (float, above 0 and below 1); `seed` is at least 0. With
+    `train_in_database` the training pictures are in the database too; scores are then a little too good.
     Raises ValueError if a number is out of range, or nothing is left for the database.
     """
     total = len(pool.labels)
@@ -102,11 +98,8 @@ def split_unseen(
 
     The usual protocols ask whether codes tell known classes apart; this one asks whether that carries over. Pictures
     with labels of both kinds are left out. (Sablayrolles et al., "How should we evaluate supervised hashing?", 2017.)
-
-    Args:
-        unseen: names of the classes that training must not see, or their share of all classes (drawn by `seed`).
-        query: how many of the unseen classes' pictures are queries, a number or a share; the others are the database.
-
+    `unseen` names the classes that training must not see, or gives their share of all classes (drawn by `seed`).
+    `query` is how many of their pictures are queries, as a number or a share; the others are the database.
     Raises ValueError for an unknown class, or if no class is left on one side.
     """
     classes = pool.classes

@@ -1,8 +1,12 @@
 """Query, training and database set: what they are made of, and what must never overlap."""
 
 import hashlib
+import os
+import posixpath
+import warnings
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -138,6 +142,26 @@ def given_split(name: str, query: Part, train: Part, database: Part, *, about: s
 def one_hot(numbers: np.ndarray, num_classes: int) -> Tensor:
     """Class numbers (n,) -> one-hot labels (n, C) uint8."""
     return torch.from_numpy(np.eye(num_classes, dtype=np.uint8)[np.asarray(numbers)])
+
+
+def listed_pool(root: Path, paths: list[str], labels: np.ndarray, classes: list[str], size: int, what: str) -> Pool:
+    """The listed pictures that have a label and are on disk. Warns if some are missing; FileNotFoundError if all are.
+
+    `paths` (n) start at `root`, `labels` are (n, C), `what` is the pictures' name in messages ("the pictures of COCO").
+    """
+    labelled = np.flatnonzero(labels.any(axis=1))
+    paths = [paths[row] for row in labelled]
+    folders = {posixpath.dirname(path) for path in paths}
+    there = {f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)}
+    kept = [row for row, path in enumerate(paths) if path in there]
+    listed = f"of {what} ({len(paths):,} are listed, the first"
+    if not kept:
+        raise FileNotFoundError(f"{root} holds none {listed} is {paths[0]}); data/README.md says where they come from.")
+    if gaps := [path for path in paths if path not in there]:
+        lacking = f"{len(gaps):,} {listed} gap is {gaps[0]}); this is not the published split."
+        warnings.warn(f"{root} lacks {lacking}", stacklevel=3)
+    labels, paths = torch.from_numpy(labels[labelled[kept]]), [paths[row] for row in kept]
+    return Pool(ImageFiles(root, paths, size), labels, classes, flip=True, paths=paths)
 
 
 def check_disjoint(split: Split) -> None:

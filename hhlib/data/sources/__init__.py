@@ -12,8 +12,7 @@ from hhlib.data.splits import Pool
 __all__ = ["FILES", "MEMORY", "archives", "cifar10", "digits", "pool_of", "shapes"]
 
 #: Data sets whose images are kept in memory at their own size: name -> f(root).
-MEMORY = {"digits": lambda root: digits(), "shapes": lambda root: shapes()}
-MEMORY |= dict.fromkeys(("cifar10", "cifar10-1", "cifar10-2"), cifar10)
+MEMORY = {"digits": lambda root: digits(), "shapes": lambda root: shapes(), "cifar10": cifar10}
 #: Data sets whose images are opened when they are used, cut and scaled to one size: name -> f(root, size).
 FILES = {
     "nuswide_21": partial(nuswide.nuswide, concepts=21),

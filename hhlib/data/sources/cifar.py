@@ -9,23 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torchvision.datasets import CIFAR10
 
 from hhlib.data.download import Archive
 from hhlib.data.splits import Pool, one_hot
 
-FOLDER = "cifar-10-batches-py"
+FOLDER = CIFAR10.base_folder
 #: File -> its MD5 in the official archive, in the order in which the images are pooled.
-FILES = {
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-}
+FILES = dict(CIFAR10.train_list + CIFAR10.test_list)
 #: The official archive; it is unpacked beside itself and makes `FOLDER`.
-_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
-ARCHIVE = Archive(_URL, 170, [f"{FOLDER}/{name}" for name in FILES], "c58f30108f718f92721af3b95e74349a")
+ARCHIVE = Archive(CIFAR10.url, 170, [f"{FOLDER}/{name}" for name in FILES], CIFAR10.tgz_md5)
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 #: All that a pickled NumPy array asks for, under NumPy's new module names, and how Python 3 writes bytes for Python 2.

@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hhlib.data.download import Archive
-from hhlib.data.files import ImageFiles, leave_out_missing
-from hhlib.data.splits import Pool
+from hhlib.data.splits import Pool, listed_pool
 
 FOLDER = "coco"
 YEARS = ("train2014", "val2014")  #: both are pooled
@@ -34,14 +32,12 @@ def coco(root: Path, size: int) -> Pool:
     (paths, labels, classes), (more, more_labels, others) = map(_read, files, YEARS)
     if classes != others:
         raise ValueError(f"{files[0]} and {files[1]} name different categories.")
-    paths, labels = paths + more, np.concatenate([labels, more_labels])
-    kept = leave_out_missing(folder, paths, "the pictures of MS-COCO 2014")
-    paths = [paths[row] for row in kept]
-    return Pool(ImageFiles(folder, paths, size), torch.from_numpy(labels[kept]), classes, flip=True, paths=paths)
+    labels = np.concatenate([labels, more_labels])
+    return listed_pool(folder, paths + more, labels, classes, size, "the pictures of MS-COCO 2014")
 
 
 def _read(file: Path, year: str) -> tuple[list[str], np.ndarray, list[str]]:
-    """One annotation file -> paths (n), labels (n, 80) uint8 and category names, of the images with a label."""
+    """One annotation file -> paths (n), labels (n, 80) uint8 and category names."""
     try:
         # Outlines are nine tenths of the file; without them it takes little memory.
         content = json.loads(file.read_bytes(), object_hook=lambda e: {k: e[k] for k in e if k != "segmentation"})
@@ -59,5 +55,4 @@ def _read(file: Path, year: str) -> tuple[list[str], np.ndarray, list[str]]:
     paths = list(images.values())
     if odd := next((path for path in paths if "/" in path.removeprefix(f"{year}/") or "\\" in path), None):
         raise ValueError(f"{file}: the picture {odd!r} is not in {year} itself.")
-    labelled = np.flatnonzero(labels.any(axis=1))
-    return [paths[i] for i in labelled], labels[labelled], list(categories.values())
+    return paths, labels, list(categories.values())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timm.data import ImageNetInfo
 
 from hhlib.data.files import ImageFiles
 from hhlib.data.splits import Pool, one_hot
@@ -30,25 +31,16 @@ def imagenet(root: Path, size: int) -> Pool:
     `root` holds `imagenet/train/<synset>/*.JPEG` and `imagenet/val/<synset>/*.JPEG`; pictures are cut and scaled to
     `size` pixels. Raises FileNotFoundError if a class folder is missing or empty.
     """
-    folder, paths, numbers = root / FOLDER, [], []
+    folder, paths = root / FOLDER, []
     for part in ("train", "val"):
-        inside = [(folder / part / synset).glob("*") for synset in SYNSETS]
-        names = [sorted(file.name for file in files if file.suffix.lower() in (".jpeg", ".jpg")) for files in inside]
-        if empty := [synset for synset, found in zip(SYNSETS, names, strict=True) if not found]:
+        files = [sorted((folder / part / synset).glob("*")) for synset in SYNSETS]
+        found = [[file.name for file in each if file.suffix.lower() in (".jpeg", ".jpg")] for each in files]
+        if empty := [synset for synset, names in zip(SYNSETS, found, strict=True) if not names]:
             flat = " (val must be sorted into class folders too)" if part == "val" else ""
             raise FileNotFoundError(f"{folder / part} lacks pictures in {len(empty)} of 100 class folders, first in "
                                     f"{empty[0]}{flat}; data/README.md says where they come from.")  # fmt: skip
-        for number, found in enumerate(names):
-            paths += [f"{part}/{SYNSETS[number]}/{name}" for name in found]
-            numbers += [number] * len(found)
-    labels, held_out = one_hot(np.array(numbers), len(SYNSETS)), torch.tensor([p.startswith("val/") for p in paths])
-    return Pool(ImageFiles(folder, paths, size), labels, class_names(), True, paths, held_out)
-
-
-def class_names() -> list[str]:
-    """The first English word of each class, as timm knows it: "cock", "indigo bunting", ..."""
-    from timm.data import ImageNetInfo
-
-    info = ImageNetInfo()
-    index = {synset: i for i, synset in enumerate(info.label_names())}
-    return [info.index_to_description(index[synset]).split(",")[0] for synset in SYNSETS]
+        paths += [f"{part}/{synset}/{name}" for synset, names in zip(SYNSETS, found, strict=True) for name in names]
+    labels = one_hot(np.array([SYNSETS.index(path.split("/")[1]) for path in paths]), len(SYNSETS))
+    held_out = torch.tensor([path.startswith("val/") for path in paths])
+    classes = [ImageNetInfo().label_name_to_description(synset).split(",")[0] for synset in SYNSETS]
+    return Pool(ImageFiles(folder, paths, size), labels, classes, True, paths, held_out)

@@ -3,30 +3,24 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hhlib.data.download import Archive
-from hhlib.data.files import ImageFiles, leave_out_missing
-from hhlib.data.splits import Pool
+from hhlib.data.splits import Pool, listed_pool
 
 FOLDER = "nus-wide"  #: label files, image list and the pictures in `Flickr/`
 FOLDER_M = "nus-wide-m"  #: the pictures of NUS-WIDE-m, in `images/`
 CONCEPTS = 81
 _HOME = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide"
 #: Labels and list; nobody publishes their checksums. The pictures are sent by the authors on request.
-_SIZES = {"Groundtruth": 4, "ImageList": 2}
-ARCHIVES = [Archive(f"{_HOME}/{name}.zip", megabytes, [name]) for name, megabytes in _SIZES.items()]
+ARCHIVES = [Archive(f"{_HOME}/{name}.zip", size, [name]) for name, size in (("Groundtruth", 4), ("ImageList", 2))]
 
 
 def nuswide(root: Path, size: int, *, concepts: int = CONCEPTS, small: bool = False) -> Pool:
-    """The images with at least one of the most frequent concepts; the others are left out.
+    """The images with at least one of the most frequent `concepts`, counted over all 269,648 (21: 195,834 images).
 
-    Args:
-        root, size: folder that holds `nus-wide` (and `nus-wide-m`); pixels to which pictures are cut and scaled.
-        concepts: how many, counted over all 269,648 images; they keep their alphabetical order. 21: 195,834 images.
-        small: the pictures of NUS-WIDE-m, Flickr's small versions as Cao et al. (HashNet, ICCV 2017) collected them.
-            Their names hold a photo id, `227529_2414887877_8dfb4fd1c1_m.jpg`, by which they get their labels.
-
+    The concepts keep their alphabetical order. `root` holds `nus-wide` (and `nus-wide-m`); pictures are cut and scaled
+    to `size` pixels. `small` takes NUS-WIDE-m, Flickr's small versions as Cao et al. (HashNet, ICCV 2017) collected
+    them: their names hold a photo id, `227529_2414887877_8dfb4fd1c1_m.jpg`, by which they get their labels.
     Raises FileNotFoundError if a file or all pictures are missing, ValueError if a file is not what it should be.
     """
     paths = read_image_list(root / FOLDER)
@@ -35,11 +29,7 @@ def nuswide(root: Path, size: int, *, concepts: int = CONCEPTS, small: bool = Fa
     names, labels = [names[i] for i in top], labels[:, top]
     folder = root / (FOLDER_M if small else FOLDER)
     paths, labels = _small(folder, paths, labels) if small else ([f"Flickr/{path}" for path in paths], labels)
-    rows = np.flatnonzero(labels.any(axis=1))
-    wanted = f"the pictures of NUS-WIDE{'-m' * small}"
-    rows = rows[leave_out_missing(folder, [paths[row] for row in rows], wanted)]
-    paths = [paths[row] for row in rows]
-    return Pool(ImageFiles(folder, paths, size), torch.from_numpy(labels[rows]), names, flip=True, paths=paths)
+    return listed_pool(folder, paths, labels, names, size, f"the pictures of NUS-WIDE{'-m' * small}")
 
 
 def read_image_list(folder: Path) -> list[str]:
@@ -92,6 +82,6 @@ def _photo_id(name: str, word: int) -> str:
 def _first(folder: Path, choices: list[str], what: str) -> Path:
     found = [folder / choice for choice in choices if (folder / choice).exists()]
     if not found:
-        raise FileNotFoundError(f"{folder / choices[0]} (NUS-WIDE's {what}) is missing; "
-                                "data.load('nuswide_21', download=True) fetches it.")  # fmt: skip
+        command = "data.load('nuswide_21', download=True)"
+        raise FileNotFoundError(f"{folder / choices[0]} (NUS-WIDE's {what}) is missing; {command} fetches it.")
     return found[0]
