@@ -96,7 +96,8 @@ def test_own_pictures_train_and_search_end_to_end(animals, tmp_path):
     run = training.fit(split, runs.Run(tmp_path), chosen)
     how = dict(mean=run.record["data"]["mean"], std=run.record["data"]["std"])
     codes = [retrieval.encode(run.model(), part, **how).numpy() for part in (split.query, split.database)]
-    score = metrics.evaluate(codes[0], split.query.labels.numpy(), codes[1], split.database.labels.numpy())
+    packed = [retrieval.pack(z) for z in codes]
+    score = metrics.evaluate(packed[0], split.query.labels, packed[1], split.database.labels, bits=8)
     assert 0 < score["map"]["expected"] <= 1
 
 

@@ -16,24 +16,13 @@ from hhlib.training.trainer import Trainer
 
 
 def fit(split: Split, run: Run, settings: Settings, reports: Iterable[Report] = (print_line,)) -> Run:
-    """Train a network and leave it in a run folder, in as many processes of this machine as the settings say.
+    """Train a network in as many processes of this machine as the settings say (on several machines: `tools/train.py`).
 
-    Processes are started afresh, not forked: a notebook that has touched its GPU cannot be forked. For several
-    machines, start `tools/train.py` on each with torchrun.
-
-    Args:
-        split: see `Trainer`.
-        run: the folder; created if need be.
-        settings: what to train, and how.
-        reports: called with a `Progress` after each epoch; the usual one prints a line. With several processes they
-            must be picklable.
-
-    Returns:
-        `run`, with run.json, history.csv, timing.csv, model.safetensors and training_state.pt.
+    reports are called with a `Progress` after each epoch; the usual one prints a line. With several processes they must
+    be picklable. -> `run`, with run.json, history.csv, timing.csv, model.safetensors and training_state.pt.
 
     Raises:
-        ValueError: for a bad value, a query that is also in another part, or a folder that holds a run with other
-            parameters.
+        ValueError: for settings that do not fit, a split that leaks, or a folder that holds a run with other settings.
         ConnectionError: if the recipe wants pretrained weights that cannot be fetched.
         MemoryError: if the GPU's memory is too small for a step.
         FloatingPointError: if the loss is no longer finite; the last state that was kept stays on disk.

@@ -24,13 +24,10 @@ Batch = tuple[Tensor, Tensor, Tensor]  #: images (B, 3, S, S) uint8, labels (B, 
 
 
 class Trainer:
-    """A network, a loss, an optimizer, and the images they see.
+    """A network, a loss, an optimizer, and the images they see; ValueError if settings and split do not fit.
 
-    Args:
-        split: only its training part is used; by asymmetric methods, only its database; all of it if the recipe
-            chooses the epoch on the queries.
-        settings: what to train, and how.
-        fresh: False leaves pretrained weights out, because a stored state is about to replace them.
+    Of the split, only the training part is used; by asymmetric methods, only the database; all of it if the recipe
+    chooses the epoch on the queries. fresh=False leaves pretrained weights out: a stored state will replace them.
 
     Attributes:
         net, loss, optimizer, schedule: what a step works on; `forward` is the network as a step calls it.
@@ -38,9 +35,6 @@ class Trainer:
         mean, std: of each channel of the training images, both in 0..1.
         record: what run.json holds, without versions and machine.
         history, timing: one row per finished epoch.
-
-    Raises:
-        ValueError: for a split that leaks, or settings that do not fit the data, before any work.
     """
 
     def __init__(self, split: data.Split, settings: Settings, *, fresh: bool = True):
@@ -56,11 +50,7 @@ class Trainer:
         check_batch_size(self.batch_size, self.accelerator.num_processes)
         self.history, self.timing, self.tally = [], [], Tally()
         torch.manual_seed(settings.seed)
-        self._build(fresh)
         self.generator = torch.Generator().manual_seed(settings.seed)
-
-    def _build(self, fresh: bool) -> None:
-        """Network, loss, optimizer and schedule, on the device."""
         net, loss = network.create(**self.record["model"]), losses.create(**self.record["loss"])
         if self.recipe.pretrained and fresh:
             self.accelerator.print(network.load_pretrained(net, self.settings.network))
