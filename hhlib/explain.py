@@ -34,13 +34,13 @@ def bit_target(z: Tensor, bit: int) -> Tensor:
     """One bit, with the sign it has: z (B, K) -> (B, K)."""
     check_whole("bit", bit, 0, z.shape[1] - 1)
     target = torch.zeros_like(z)
-    target[:, bit] = _sign(z[:, bit])
+    target[:, bit] = torch.where(z[:, bit] >= 0, 1.0, -1.0)  # +1 for 0, as in the code
     return target
 
 
 def likeness_target(other: Tensor) -> Tensor:
     """How similar an image's code is to another's: other z (B, K) -> (B, K). With codes of ±1, s is 1 - 2 d / K."""
-    return _sign(other) / other.shape[1]
+    return torch.where(other >= 0, 1.0, -1.0).to(other.dtype) / other.shape[1]
 
 
 def score(z: Tensor, target: Tensor) -> Tensor:
@@ -134,9 +134,8 @@ def traverse(net: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, list[Te
     contain what came from its neighbours through convolutions and block tokens. The blocks of the levels form a tree
     (1, 4, 16), which is why NesT is nested: Zhang et al., AAAI 2022, section "visual interpretability".
 
-    Returns:
-        (B, 3, 2): row and column of the chosen block in level 2, 1 and 0, of 1, 2 and 4 along an edge; and what every
-        block adds, level by level in the same order: (B, 1, 1), (B, 2, 2), (B, 4, 4).
+    Returns row and column of the chosen block in levels 2, 1 and 0, which have 1, 2 and 4 along an edge: (B, 3, 2); and
+    what every block adds, level by level in the same order: (B, 1, 1), (B, 2, 2), (B, 4, 4).
     """
     with frozen(net), torch.enable_grad():
         last, features = net.forward_intermediates(x.detach().requires_grad_())  # normed; of each level
@@ -159,14 +158,11 @@ def removal_curves(
     """Share of the code's bits that are kept while the image is removed, its most important squares first.
 
     Petsiuk et al., "RISE", BMVC 2018, with the code in place of a class. What is removed is replaced by the mean
-    colour. A good map makes the curve fall at once (deletion) or rise at once (insertion); compare with a random one.
+    colour; with `insertion`, the image starts as the mean colour and its most important squares are put back first.
+    `importance` (B, S, S) is averaged over the network's patches; equally important ones are taken in random order.
 
-    Args:
-        importance: (B, S, S), averaged over the network's patches; equally important ones are removed in random order.
-        insertion: start from the mean colour and put the most important squares back first.
-
-    Returns:
-        (B, steps + 1), from the whole image (or none of it) to none of it (or the whole), in equal steps.
+    Returns (B, steps + 1), from the whole image to none of it (or from none to the whole), in equal steps. A good map
+    makes the curve fall at once (deletion) or rise at once (insertion); compare with a random one.
     """
     check_whole("steps", steps, 1)
     curve, g = [], net.img_size // net.patch_size
@@ -190,24 +186,17 @@ def frozen(net: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, and no gradients for parameters; afterwards all is as before, even after an error."""
     before = [(p, p.requires_grad, p.grad) for p in net.parameters()]
     try:
-        with evaluating(net):
-            net.requires_grad_(False)
+        with evaluating(net.requires_grad_(False)):
             yield
     finally:
         for parameter, needs, grad in before:
             parameter.requires_grad_(needs).grad = grad
 
 
-def _sign(z: Tensor) -> Tensor:
-    """-1 or +1, and +1 for 0, as in the code."""
-    return torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
-
-
 def _ranks(values: Tensor) -> Tensor:
     """0 for the largest of each row, 1 for the next, ...; equal ones in random order: (B, n) -> (B, n) int64."""
     shuffle = torch.randperm(values.shape[1], device=values.device)
-    order = shuffle[values[:, shuffle].argsort(dim=1, descending=True, stable=True)]
-    return order.argsort(dim=1)
+    return shuffle[values[:, shuffle].argsort(dim=1, descending=True, stable=True)].argsort(dim=1)
 
 
 def _slope(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
@@ -218,5 +207,4 @@ def _slope(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
 
 def _to_side(values: Tensor, side: int) -> Tensor:
     """(..., g, g) -> (..., S, S), each value a square."""
-    factor = side // values.shape[-1]
-    return values.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+    return torch.kron(values, values.new_ones(2 * [side // values.shape[-1]]))

@@ -28,7 +28,6 @@ def picture(ax: Axes, image, title: str = "", frame: str | None = None) -> None:
     ax.set_axis_on()
     ax.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
-    ax.grid(False)
     ax.set_title(title, fontsize=8, fontweight="normal", pad=3, color=frame or "black")
     for spine in ax.spines.values():
         spine.set(visible=frame is not None, color=frame, linewidth=3)
@@ -132,9 +131,9 @@ def _name_classes(ax: Axes, side: str, classes: list[str], offset: float = 0.0) 
 
 def spans(ax: Axes, sets: dict[str, tuple[int, int]]) -> None:
     """Which stretch of one line of images each set takes: set -> (first, one after the last)."""
-    for place, (part, (start, end)) in enumerate(sets.items()):
-        ax.barh(-place, end - start, left=start, color=SETS[part], height=0.75)
-    ax.set_yticks(-np.arange(len(sets)), list(sets))
+    starts, ends = np.transpose(list(sets.values()))
+    ax.barh(list(sets), ends - starts, left=starts, color=[SETS[part] for part in sets], height=0.75)
+    ax.invert_yaxis()
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.grid(axis="y", visible=False)
 
@@ -148,10 +147,8 @@ def lines(ax: Axes, x, y, *, label: str | None = None, **style) -> None:
 def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing: float | None = None) -> Figure:
     """How a training went, or is going: loss, validation mAP, quantisation gap, bit balance.
 
-    Args:
-        history: from `Run.history`, or its first rows.
-        epochs: where the horizontal axis ends; None takes the last epoch there is.
-        nothing: the loss of codes that know nothing, drawn as a line.
+    `history` is from `Run.history`, or its first rows. The horizontal axis ends at `epochs`; None takes the last epoch
+    there is. `nothing`, the loss of codes that know nothing, is drawn as a line.
     """
     figure, axes = plt.subplots(1, 4, figsize=(WIDEST, 2.3), layout="constrained")
     titles = {"loss": "training loss", "validation_map": "validation mAP"}
@@ -204,20 +201,17 @@ def ties(ax: Axes, everything: np.ndarray, relevant: np.ndarray) -> None:
 def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vmax: float | None = None) -> AxesImage:
     """Attention laid over the image, patches left visible, block borders drawn; returns what `Figure.colorbar` needs.
 
-    Args:
-        weights: (g, g), shown from 0 (dark) to `vmax` (yellow; None takes the largest weight: not for comparisons).
-        blocks: blocks along an edge of the image: 4, 2 or 1.
+    `weights` (g, g) are shown from 0 (dark) to `vmax` (yellow; None takes the largest weight: not for comparisons).
+    `blocks` is the number of blocks along an edge of the image: 4, 2 or 1.
     """
     grey = np.asarray(image).mean(axis=0)
-    side = len(grey)
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
-    heat = dict(cmap="viridis", alpha=0.6, vmin=0, vmax=vmax or None, interpolation="nearest")
-    shown = ax.imshow(weights, extent=(0, side, side, 0), **heat)
-    for border in np.linspace(0, side, blocks + 1)[1:-1]:
+    square = dict(extent=(0, len(grey), len(grey), 0))
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=255, **square)
+    shown = ax.imshow(weights, cmap="viridis", alpha=0.6, vmin=0, vmax=vmax or None, interpolation="nearest", **square)
+    for border in np.linspace(0, len(grey), blocks + 1)[1:-1]:
         ax.axhline(border, color="white", linewidth=1)
         ax.axvline(border, color="white", linewidth=1)
-    ax.set(xticks=[], yticks=[], xlim=(0, side), ylim=(side, 0))
-    ax.grid(False)
+    ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=9)
     return shown
 

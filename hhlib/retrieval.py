@@ -17,7 +17,7 @@ from hhlib.network import evaluating
 
 def pack(z: Tensor | np.ndarray) -> np.ndarray:
     """Binary codes of network outputs: z (n, K) -> (n, ceil(K/8)) uint8, bit = z >= 0 (zero counts as +1)."""
-    return pack_signs(z.detach().float().cpu().numpy() if isinstance(z, Tensor) else z)
+    return pack_signs(z)
 
 
 def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -38,19 +38,14 @@ def encode(
 ) -> Tensor:
     """The network's outputs for all images, in their order: z (n, K) float32, on the CPU; its mode is left as it was.
 
-    Args:
-        images: a part of a split, or any pictures (n, 3, S, S) uint8; they are scaled to the network's input size.
-        mean, std: of the channels, as in training (`run.json` has them).
-        precision: "float32", or "bf16" for automatic mixed precision.
-        batch_size: images at a time; lower it if memory runs out.
-        features: the backbone's features instead, averaged over the image, (n, D).
-
-    Raises:
-        FloatingPointError: if an output is infinite or not a number.
+    `images` are a part of a split, or any pictures (n, 3, S, S) uint8; they are scaled to the network's input size,
+    `batch_size` at a time: lower it if memory runs out. `mean` and `std` are those of the channels, as in training
+    (`run.json` has them). `precision` is "float32", or "bf16" for automatic mixed precision. With `features`, the
+    backbone's features are returned instead, averaged over the image: (n, D). FloatingPointError if an output is
+    infinite or not a number.
     """
     check_choice("precision", precision, ("float32", "bf16"))
-    device = next(net.parameters()).device
-    outputs = []
+    device, outputs = next(net.parameters()).device, []
     with evaluating(net), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for batch in _batches(images, batch_size, device):
             x = normalise(batch.to(device, non_blocking=True), mean, std, net.img_size)
@@ -76,13 +71,9 @@ def _batches(images: Part | Tensor, batch_size: int, device: torch.device) -> It
 def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest database images of each query, by Hamming distance; equal distances in database order.
 
-    Args:
-        query_codes: packed, (q, bytes) uint8.
-        database_codes: packed, (n, bytes) uint8, equally wide: searched exactly. Or an index from `build_index`, which
-            may miss some; build one to search the same codes more than once.
-
-    Returns:
-        (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at the end.
+    Queries are packed, (q, bytes) uint8; so is the database, (n, bytes) uint8, equally wide, which is searched exactly.
+    Or it is an index from `build_index`, which may miss some; build one to search the same codes more than once.
+    Returns (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at the end.
     """
     index = build_index(database_codes) if isinstance(database_codes, np.ndarray) else database_codes
     width = query_codes.shape[1]
@@ -102,11 +93,10 @@ INDEXES = ("flat", "hash", "ivf", "hnsw")
 def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
     """A faiss index of packed codes (n, bytes) uint8, for `search`.
 
-    Args:
-        kind: "flat" compares with every code, and is exact. "hash" looks into buckets that share the first bits with
-            the query, "ivf" into the cells of the nearest centres, "hnsw" follows a graph: they miss some.
-        effort: how much the last three search: for "ivf" the cells, for "hnsw" the candidates kept (times 4), for
-            "hash" the bits flipped to reach neighbouring buckets (effort / 8, at most 3). More finds more, but slower.
+    "flat" compares with every code, and is exact. "hash" looks into buckets that share the first bits with the query,
+    "ivf" into the cells of the nearest centres, "hnsw" follows a graph: they miss some. `effort` is how much the last
+    three search: for "ivf" the cells, for "hnsw" the candidates kept (times 4), for "hash" the bits flipped to reach
+    neighbouring buckets (effort / 8, at most 3). More finds more, but slower.
     """
     import faiss
 

@@ -29,11 +29,9 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
 
     Args:
         bits: code length K, 1 to 1024.
-        img_size: side S of the square input, in pixels; a multiple of 4 * patch_size.
-        patch_size: side p of a patch, in pixels.
-        embed_dims: channels of the three levels; `interaction_heads` must divide the last two.
-        num_heads: attention heads of the three levels; each must divide its level's channels.
-        depths: transformer layers of the three levels.
+        img_size, patch_size: sides S of the square input and p of a patch, in pixels; S must be a multiple of 4 * p.
+        embed_dims, num_heads, depths: channels, attention heads and transformer layers of the three levels. A level's
+            heads must divide its channels, and `interaction_heads` those of the last two levels.
         variant: "paper" (true block tokens) or "released" (the authors' scrambled ones).
         interaction_heads: heads of the attention among block tokens.
         drop_path_rate: stochastic depth of the last layer, rising linearly from 0 at the first; 0 to below 1.
@@ -67,12 +65,10 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         _check_levels(embed_dims, num_heads, depths, interaction_heads)
         edge, pool = _block_edge(img_size, patch_size, tokens_per_block)
         super().__init__(
-            img_size=img_size, in_chans=in_chans, patch_size=patch_size, num_levels=3, embed_dims=tuple(embed_dims),
-            num_heads=tuple(num_heads), depths=tuple(depths), num_classes=0, drop_path_rate=drop_path_rate,
-            norm_layer=LayerNorm,
+            img_size=img_size, in_chans=in_chans, patch_size=patch_size, num_levels=3, embed_dims=embed_dims,
+            num_heads=num_heads, depths=depths, num_classes=0, drop_path_rate=drop_path_rate, norm_layer=LayerNorm,
         )  # fmt: skip
-        self.bits, self.variant, self.img_size, self.tokens_per_block = bits, variant, img_size, tokens_per_block
-        self.head_kind = head
+        self.variant, self.img_size, self.tokens_per_block, self.head_kind = variant, img_size, tokens_per_block, head
         self._head_arguments = dict(grid=edge, pool=pool, heads=interaction_heads, variant=variant)
         for level, dim, heads in zip(self.levels, embed_dims, num_heads, strict=True):
             for layer in level.transformer_encoder:
@@ -80,7 +76,7 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         for i in (1, 2):
             shapes = self._head_arguments | dict(grid=edge * 2 ** (3 - i))
             self.levels[i].pool = Interaction(*embed_dims[i - 1 : i + 1], global_branch=global_branch, **shapes)
-        self.hash_layer = HashLayer(embed_dims[-1], bits, **self._head_arguments, head=head)
+        self.reset_classifier(bits)
         self.init_weights()  # truncated normal with std 0.02, zero biases, as in NesT
 
     @classmethod
@@ -124,8 +120,8 @@ def _block_edge(img_size: int, patch_size: int, tokens_per_block: int) -> tuple[
     multiple = 4 * check_whole("patch_size", patch_size, 1)
     if check_whole("img_size", img_size, 1) % multiple:
         raise ValueError(
-            f"img_size is {img_size} and patch_size {patch_size}, but img_size must be a multiple of "
-            f"4 * patch_size = {multiple}, so that the first level splits into 4 x 4 blocks."
+            f"img_size is {img_size} and patch_size {patch_size}, but for 4 x 4 blocks in the first level, img_size "
+            f"must be a multiple of 4 * patch_size = {multiple}."
         )
     edge = img_size // multiple
     if tokens_per_block not in (1, 4) or (tokens_per_block == 4 and edge % 2):
@@ -139,10 +135,7 @@ def _check_levels(embed_dims, num_heads, depths, interaction_heads) -> None:
     for name, values in [("embed_dims", embed_dims), ("num_heads", num_heads), ("depths", depths)]:
         if len(tuple(values)) != 3 or min(values) < 1:
             raise ValueError(f"{name} is {values!r}, but it must be three positive whole numbers, one per level.")
-    for level, (dim, heads) in enumerate(zip(embed_dims, num_heads, strict=True)):
-        if dim % heads:
-            raise ValueError(f"embed_dims[{level}] is {dim}, but num_heads[{level}], {heads}, must divide it.")
-        if level and dim % interaction_heads:
-            raise ValueError(
-                f"embed_dims[{level}] is {dim}, but interaction_heads, {interaction_heads}, must divide it."
-            )
+    divisors = [(level, f"num_heads[{level}]", heads) for level, heads in enumerate(num_heads)]
+    for level, name, heads in divisors + [(level, "interaction_heads", interaction_heads) for level in (1, 2)]:
+        if embed_dims[level] % heads:
+            raise ValueError(f"embed_dims[{level}] is {embed_dims[level]}, but {name}, {heads}, must divide it.")

@@ -63,13 +63,8 @@ class BlockTokenAttention(nn.Module):
     """Global branch: one token per block (or four), self-attention among the tokens, back to the grid.
 
     Paper, "interaction module"; multi-head attention without qkv bias, norm or residual, heads merged as in NesT.
-
-    Args:
-        dim: channels C.
-        grid: side of the incoming map, in tokens.
-        pool: side of the square averaged into one block token; b for one token per block, b/2 for four.
-        heads: attention heads; must divide `dim`.
-        variant: "paper" or "released", see `hhlib.network.model`.
+    `dim` is the channels C, which `heads` must divide; `grid` the side of the incoming map, in tokens; `pool` the side
+    of the square averaged into one block token: b for one token per block, b/2 for four; `variant` one of `VARIANTS`.
     """
 
     def __init__(self, dim: int, grid: int, pool: int, heads: int, variant: str):
