@@ -46,12 +46,9 @@ def block_attention(net: nn.Module, images: Tensor) -> dict[tuple[int, int], Ten
 
 
 def token_attention(net: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Attention among block tokens for normalised images (B, 3, S, S); with one token per block:
-
-    ``{"level 1": (B, H, 16, 16), "level 2": (B, H, 4, 4), "hash layer": (B, H, 1, 1)}``.
-    """
+    """Attention among the block tokens of normalised images, by "level 1", "level 2" and "hash layer": (B, H, n, n)."""
     places = {"level 1": "levels.1.pool", "level 2": "levels.2.pool", "hash layer": "hash_layer"}
-    found = _attention(net, images)
+    found = _attention(net, images)  # n is 16, 4 and 1, or 4 times that with tokens_per_block=4
     return {k: found[name][:, :, 0] for k, place in places.items() if (name := f"{place}.tokens.attn") in found}
 
 
@@ -116,7 +113,7 @@ def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
     share = blocks[2, 0].new_ones(len(blocks[2, 0]), 1, 1)
     for level in (2, 1, 0):
         layers = [blocks[key].mean(dim=1) for key in sorted(blocks) if key[0] == level]  # (B, T, N, N) each
-        B, T, N, _ = layers[0].shape
+        *_, T, N, _ = layers[0].shape
         finer = round((T * N) ** 0.5) // share.shape[1]
         share = torch.kron(share, share.new_ones(finer, finer)) / finer**2  # (B, g, g)
         share = blockify(share[..., None], round(N**0.5))[..., 0]  # (B, T, N)

@@ -2,10 +2,8 @@
 
 Every map answers one question, a *target* t (B, K): how does the score s = sum over bits of t_k * tanh(z_k) depend on
 the pixels? See `code_target`, `bit_target`, `likeness_target`. A map is only as good as its test: `removal_curves`
-removes what it calls important and watches the code; a map must beat a random one.
-
-Images x (B, 3, S, S) are normalised, so that 0 is the mean colour. A network is left as it was, without hooks or
-gradients.
+removes what it calls important and watches the code; a map must beat a random one. Images x (B, 3, S, S) are
+normalised, so that 0 is the mean colour. A network is left as it was, without hooks or gradients.
 """
 
 from collections.abc import Iterator
@@ -21,7 +19,6 @@ from hhlib.network import evaluating
 
 #: Maps that `attribution` knows; the others must beat the last one.
 NAMES = ("rollout", "gradient", "integrated gradients", "Grad-CAM", "occlusion", "random")
-
 AT_ONCE = 64  #: altered images that go through the network together
 
 
@@ -54,11 +51,8 @@ def attribution(net: nn.Module, x: Tensor, target: Tensor, name: str) -> Tensor:
     if name == "rollout":
         return _to_side(attention.rollout(attention.block_attention(net, x)), x.shape[-1])
     if name == "random":
-        g = net.img_size // net.patch_size
-        return _to_side(torch.rand(len(x), g, g, device=x.device), x.shape[-1])
-    maps = {
-        "gradient": gradient, "integrated gradients": integrated_gradients, "Grad-CAM": grad_cam, "occlusion": occlusion
-    }  # fmt: skip
+        return _to_side(torch.rand_like(x[:, 0, :: net.patch_size, :: net.patch_size]), x.shape[-1])
+    maps = dict(zip(NAMES[1:-1], (gradient, integrated_gradients, grad_cam, occlusion), strict=True))
     return maps[name](net, x, target)
 
 
@@ -67,8 +61,7 @@ def gradient(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
 
     Simonyan et al., "Deep Inside Convolutional Networks", 2013 (arXiv 1312.6034).
     """
-    with frozen(net):
-        return _slope(net, x, target).abs().amax(dim=1)
+    return _slope(net, x, target).abs().amax(dim=1)
 
 
 def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: int = 16) -> Tensor:
@@ -81,19 +74,17 @@ def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: in
     check_whole("steps", steps, 1)
     shares = (torch.arange(steps, device=x.device) + 0.5).view(-1, 1, 1, 1) / steps
     slopes = torch.zeros_like(x)
-    with frozen(net):
-        for some in shares.split(max(1, AT_ONCE // len(x))):
-            blends = (x[:, None] * some).flatten(0, 1)  # (B * shares, 3, S, S)
-            slope = _slope(net, blends, target.repeat_interleave(len(some), dim=0))
-            slopes += slope.unflatten(0, (len(x), -1)).sum(dim=1)
+    for some in shares.split(max(1, AT_ONCE // len(x))):
+        blends = (x[:, None] * some).flatten(0, 1)  # (B * some, 3, S, S)
+        slope = _slope(net, blends, target.repeat_interleave(len(some), dim=0))
+        slopes += slope.unflatten(0, (len(x), -1)).sum(dim=1)
     return (x * slopes / steps).sum(dim=1)
 
 
 def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Tensor:
     """Channels of a level that raise the score, weighted by how much: (B, S, S), 0 to 1 in each image.
 
-    Selvaraju et al., "Grad-CAM", ICCV 2017, from the library grad-cam. Level 1 is half as fine as level 0, but its
-    features say more about the code.
+    Selvaraju et al., "Grad-CAM", ICCV 2017, by grad-cam. Level 1 is half as fine as 0, but says more about the code.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -111,8 +102,7 @@ def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Te
 def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) -> Tensor:
     """What the score loses when a square is covered with the mean colour: (B, S, S), signed.
 
-    Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014. There are `squares` along an
-    edge, which must divide S.
+    Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014. `squares` (per edge) divides S.
     """
     B, _, S, _ = x.shape
     check_whole("squares", squares, 1, S)
@@ -200,7 +190,7 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def _slope(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    with torch.enable_grad():
+    with frozen(net), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         return torch.autograd.grad(score(net(x), target).sum(), x)[0]
 

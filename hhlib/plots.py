@@ -1,7 +1,4 @@
-"""Figures from plain arrays. A function takes an Axes or returns a Figure, and never calls show.
-
-An image is (3, S, S) uint8, many are (n, 3, S, S) uint8.
-"""
+"""Figures of plain arrays, on a given Axes or as a new Figure, never shown. Images are (n, 3, S, S) uint8."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,13 +21,12 @@ def theme() -> None:
 
 
 def picture(ax: Axes, image, title: str = "", frame: str | None = None) -> None:
-    """One image without axes; `title` above it, a coloured `frame` around it."""
+    """One image (3, S, S) without axes; `title` above it, a coloured `frame` around it."""
     ax.set_axis_on()
     ax.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=8, fontweight="normal", pad=3, color=frame or "black")
-    for spine in ax.spines.values():
-        spine.set(visible=frame is not None, color=frame, linewidth=3)
+    ax.spines[:].set(visible=frame is not None, color=frame, linewidth=3)
 
 
 def wrap(title: str) -> str:
@@ -76,10 +72,7 @@ def similar_images(query, images, shared, titles: list[str]) -> Figure:
 
 
 def results(query, hits, distances, right, query_title: str, titles: list[str]) -> Figure:
-    """A query and its nearest images, nearest first, ten per row.
-
-    Each of the `hits` has a distance in bits, is `right` if it shares a label with the query, and has a title.
-    """
+    """A query and its `hits`, nearest first, ten per row: `distances` in bits, `right` if they share a label."""
     titles = [f"{d} bit{'' if d == 1 else 's'}\n{wrap(title)}" for d, title in zip(distances, titles, strict=True)]
     notes = ["right" if good else "wrong" for good in right]
     return _beside(f"query\n{wrap(query_title)}", query, hits, titles, right, notes, size=0.85)
@@ -121,8 +114,7 @@ def _name_classes(ax: Axes, side: str, classes: list[str], offset: float = 0.0) 
     """Names along an axis, slanted if they are long, or only how many there are if they would not fit."""
     axis = ax.xaxis if side == "x" else ax.yaxis
     if len(classes) > 25:
-        axis.set_ticks([])
-        axis.set_label_text(f"{len(classes)} classes")
+        axis.set(ticks=[], label_text=f"{len(classes)} classes")
         return
     slanted = side == "x" and max(map(len, classes)) > 2
     turn = dict(rotation=45, ha="right") if slanted else dict(rotation=0, ha="center" if side == "x" else "right")

@@ -17,8 +17,7 @@ def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable)
     the values of each of its keyword arguments; see `control`. Headless runs use ``live=False``, which draws the first
     `static` combinations: an error or a figure inside a widget's callback would be lost there.
     """
-    empty = [name for name, values in choices.items() if len(values) == 0]
-    if empty:
+    if empty := [name for name, values in choices.items() if len(values) == 0]:
         raise ValueError(f"there is nothing to choose for {', '.join(empty)}.")
     if not live:
         for values in itertools.islice(itertools.product(*choices.values()), static):

@@ -46,10 +46,8 @@ def load_released(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport
     ``FcLayer.*``, which no forward pass of that code uses, is dropped and named in the report; all else must fit.
     """
     if net.variant != "released":
-        warnings.warn(
-            f'released weights need the scrambled block tokens of variant="released", not variant="{net.variant}".',
-            stacklevel=2,
-        )
+        text = f'released weights need the scrambled block tokens of variant="released", not variant="{net.variant}".'
+        warnings.warn(text, stacklevel=2)
     state = {}
     for name, tensor in state_dict.items():
         name = name.removeprefix("module.")  # added by DataParallel
@@ -82,18 +80,12 @@ def load_weights(net: HybridHash, path: Path) -> MatchReport:
 
 
 def _fill(net: nn.Module, state: dict[str, Tensor], *, may_miss: tuple[str, ...] = ()) -> MatchReport:
-    """Copy `state` into `net`, all or nothing; the names must be the same on both sides.
-
-    With `may_miss`, tensors with one of these parts in their name may be absent, and others may be left over.
-    """
+    """Copy `state` into `net`, all or nothing; with `may_miss`, parts of names, those may be absent, others unused."""
     own = net.state_dict()
     report = MatchReport(
-        matched=[name for name in own if name in state],
-        missing=[name for name in own if name not in state],
-        unused=[name for name in state if name not in own],
+        [n for n in own if n in state], [n for n in own if n not in state], [n for n in state if n not in own]
     )
-    lost = [name for name in report.missing if not any(part in name for part in may_miss)]
-    if lost:
+    if lost := [name for name in report.missing if not any(part in name for part in may_miss)]:
         raise ValueError(f"{len(lost)} of the network's {len(own)} tensors are not in the file: {_shorten(lost)}.")
     if report.unused and not may_miss:
         raise ValueError(f"the file has tensors that this network has no place for: {_shorten(report.unused)}.")
