@@ -46,15 +46,10 @@ def block_attention(net: nn.Module, images: Tensor) -> dict[tuple[int, int], Ten
 
 
 def token_attention(net: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Attention among block tokens for normalised images (B, 3, S, S).
-
-    Returns:
-        ``{"level 1": (B, H, 16, 16), "level 2": (B, H, 4, 4), "hash layer": (B, H, 1, 1)}`` with one token per block.
-    """
+    """Attention among the block tokens of normalised images, by "level 1", "level 2" and "hash layer": (B, H, n, n)."""
     places = {"level 1": "levels.1.pool", "level 2": "levels.2.pool", "hash layer": "hash_layer"}
-    names = {label: f"{module}.tokens.attn" for label, module in places.items()}
-    found = _attention(net, images)
-    return {label: found[name][:, :, 0] for label, name in names.items() if name in found}
+    found = _attention(net, images)  # n is 16, 4 and 1, or 4 times that with tokens_per_block=4
+    return {k: found[name][:, :, 0] for k, place in places.items() if (name := f"{place}.tokens.attn") in found}
 
 
 @torch.no_grad()
@@ -88,9 +83,7 @@ def to_grid(values: Tensor) -> Tensor:
 def of_token(weights: Tensor, row: int, column: int) -> Tensor:
     """What the token at a place of the level's grid looks at: (..., T, N, N) -> (..., g, g), zero outside its block."""
     *_, T, N, _ = weights.shape
-    edge, blocks = round(N**0.5), round(T**0.5)
-    block = row // edge * blocks + column // edge
-    inside = row % edge * edge + column % edge
+    block, inside = divmod(int(to_grid(torch.arange(T * N).view(T, N))[row, column]), N)
     only = torch.zeros_like(weights[..., 0, :])  # (..., T, N)
     only[..., block, :] = weights[..., block, inside, :]
     return to_grid(only)
@@ -114,20 +107,16 @@ def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
     Within a level: Abnar & Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: half of each token stays
     in place (the residual branch), half follows the attention, averaged over heads; layers multiply. Between levels,
     each token passes equal shares to the four below it, so that even attention gives an even map. Convolutions, block
-    tokens, MLPs and the overlap of the max pooling's windows are left out. `blocks` is from `block_attention`.
-
-    Returns:
-        (B, g, g), the share of each token of level 0; sums to 1.
+    tokens, MLPs and the overlap of the max pooling's windows are left out. `blocks` is from `block_attention`; the
+    result is the share of each token of level 0, (B, g, g), and sums to 1.
     """
-    share = None
+    share = blocks[2, 0].new_ones(len(blocks[2, 0]), 1, 1)
     for level in (2, 1, 0):
         layers = [blocks[key].mean(dim=1) for key in sorted(blocks) if key[0] == level]  # (B, T, N, N) each
-        B, T, N, _ = layers[0].shape
-        if share is None:
-            share = layers[0].new_full((B, T, N), 1 / (T * N))
-        else:  # from g tokens along an edge to 2g
-            share = share.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2) / 4  # (B, 2g, 2g)
-            share = blockify(share[..., None], round(N**0.5))[..., 0]  # (B, T, N)
+        *_, T, N, _ = layers[0].shape
+        finer = round((T * N) ** 0.5) // share.shape[1]
+        share = torch.kron(share, share.new_ones(finer, finer)) / finer**2  # (B, g, g)
+        share = blockify(share[..., None], round(N**0.5))[..., 0]  # (B, T, N)
         for attention in reversed(layers):
             share = (share + (share[..., None, :] @ attention)[..., 0, :]) / 2  # (B, T, N)
         share = to_grid(share)  # (B, g, g)

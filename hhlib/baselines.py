@@ -4,11 +4,15 @@ Each is fitted to training vectors x (n, D) and returns a function that turns ve
 signs are the code, as a network's output is.
 """
 
-import math
 from collections.abc import Callable
 
 import faiss
 import numpy as np
+import torch
+from scipy.linalg import orthogonal_procrustes
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from hhlib.common import check_bits, check_whole
 from hhlib.data import Part, scale
@@ -18,9 +22,8 @@ Encoder = Callable[[np.ndarray], np.ndarray]
 
 def pixels(part: Part, side: int = 32) -> np.ndarray:
     """The images themselves as vectors: (n, 3 * side * side) float32 in 0..1, scaled to `side` pixels."""
-    blocks = np.split(np.arange(len(part)), range(1000, len(part), 1000))
-    found = [scale(part.batch(rows)[0], side).flatten(1).numpy() for rows in blocks]
-    return np.concatenate(found).astype(np.float32) / 255
+    found = [scale(part.batch(rows)[0], side).flatten(1) for rows in torch.arange(len(part)).split(1000)]
+    return torch.cat(found).numpy().astype(np.float32) / 255
 
 
 def lsh(x: np.ndarray, bits: int, *, seed: int = 0) -> Encoder:
@@ -46,26 +49,21 @@ def pca_sign(x: np.ndarray, bits: int) -> Encoder:
 def itq(x: np.ndarray, bits: int, *, iterations: int = 50, starts: int = 5, seed: int = 0) -> Encoder:
     """Iterative quantisation: principal components, rotated so that they are near corners of the cube (-1, +1)^K.
 
-    With V the components and R a rotation, ||B - V R||^2 is lowered by turns: B = sgn(V R), then the best R from a
-    singular value decomposition; the best of several random starts is kept. Gong and Lazebnik, "Iterative
-    Quantization: A Procrustean Approach to Learning Binary Codes", CVPR 2011. (Written out because faiss' ITQ, 1.15,
-    came no nearer to the corners than the components alone, even where they can be reached.)
+    With V the components and R a rotation, ||B - V R||^2 is lowered by turns: B = sgn(V R), then the best R for this B;
+    the best of several random starts is kept. Gong and Lazebnik, "Iterative Quantization: A Procrustean Approach to
+    Learning Binary Codes", CVPR 2011. (Written out because faiss' ITQ, 1.15, came no nearer to the corners than the
+    components alone, even where they can be reached.)
     """
     check_whole("starts", starts, 1)
-    components, rng = pca_sign(x, bits), np.random.default_rng(seed)
+    components, rng, rotations = pca_sign(x, bits), np.random.default_rng(seed), []
     V = components(x)  # (n, K)
-    rotations = [_rotation(V, np.linalg.qr(rng.normal(size=(bits, bits)))[0], iterations) for _ in range(starts)]
+    for _ in range(starts):
+        R = np.linalg.qr(rng.normal(size=(bits, bits)))[0]  # (K, K)
+        for _ in range(iterations):
+            R, _ = orthogonal_procrustes(V, np.where(V @ R >= 0, 1.0, -1.0))
+        rotations.append(R)
     best = min(rotations, key=lambda R: np.square(np.abs(V @ R) - 1).sum())
     return lambda y: components(y) @ best
-
-
-def _rotation(V: np.ndarray, R: np.ndarray, iterations: int) -> np.ndarray:
-    """ITQ's rotation (K, K) from a start R."""
-    for _ in range(iterations):
-        B = np.where(V @ R >= 0, 1.0, -1.0)
-        left, _, right = np.linalg.svd(V.T @ B)
-        R = left @ right
-    return R
 
 
 def class_number(x: np.ndarray, labels: np.ndarray) -> Encoder:
@@ -74,13 +72,9 @@ def class_number(x: np.ndarray, labels: np.ndarray) -> Encoder:
     All images given the same class share a code, so mAP is as good as the classifier, and nothing tells two of them
     apart. `labels` (n, C) must have one label each.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     labels = np.asarray(labels)
     if (np.count_nonzero(labels, axis=1) != 1).any():
         raise ValueError("labels must give each image exactly one class, but some have none or several.")
-    bits = max(1, math.ceil(math.log2(labels.shape[1])))
+    bits = max(1, (labels.shape[1] - 1).bit_length())
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, labels.argmax(axis=1))
     return lambda y: np.where(model.predict(y)[:, None] >> np.arange(bits) & 1, 1.0, -1.0)

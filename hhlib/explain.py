@@ -2,10 +2,8 @@
 
 Every map answers one question, a *target* t (B, K): how does the score s = sum over bits of t_k * tanh(z_k) depend on
 the pixels? See `code_target`, `bit_target`, `likeness_target`. A map is only as good as its test: `removal_curves`
-removes what it calls important and watches the code; a map must beat a random one.
-
-Images x (B, 3, S, S) are normalised, so that 0 is the mean colour. A network is left as it was, without hooks or
-gradients.
+removes what it calls important and watches the code; a map must beat a random one. Images x (B, 3, S, S) are
+normalised, so that 0 is the mean colour. A network is left as it was, without hooks or gradients.
 """
 
 from collections.abc import Iterator
@@ -21,7 +19,6 @@ from hhlib.network import evaluating
 
 #: Maps that `attribution` knows; the others must beat the last one.
 NAMES = ("rollout", "gradient", "integrated gradients", "Grad-CAM", "occlusion", "random")
-
 AT_ONCE = 64  #: altered images that go through the network together
 
 
@@ -34,13 +31,13 @@ def bit_target(z: Tensor, bit: int) -> Tensor:
     """One bit, with the sign it has: z (B, K) -> (B, K)."""
     check_whole("bit", bit, 0, z.shape[1] - 1)
     target = torch.zeros_like(z)
-    target[:, bit] = _sign(z[:, bit])
+    target[:, bit] = torch.where(z[:, bit] >= 0, 1.0, -1.0)  # +1 for 0, as in the code
     return target
 
 
 def likeness_target(other: Tensor) -> Tensor:
     """How similar an image's code is to another's: other z (B, K) -> (B, K). With codes of ±1, s is 1 - 2 d / K."""
-    return _sign(other) / other.shape[1]
+    return torch.where(other >= 0, 1.0, -1.0).to(other.dtype) / other.shape[1]
 
 
 def score(z: Tensor, target: Tensor) -> Tensor:
@@ -54,11 +51,8 @@ def attribution(net: nn.Module, x: Tensor, target: Tensor, name: str) -> Tensor:
     if name == "rollout":
         return _to_side(attention.rollout(attention.block_attention(net, x)), x.shape[-1])
     if name == "random":
-        g = net.img_size // net.patch_size
-        return _to_side(torch.rand(len(x), g, g, device=x.device), x.shape[-1])
-    maps = {
-        "gradient": gradient, "integrated gradients": integrated_gradients, "Grad-CAM": grad_cam, "occlusion": occlusion
-    }  # fmt: skip
+        return _to_side(torch.rand_like(x[:, 0, :: net.patch_size, :: net.patch_size]), x.shape[-1])
+    maps = dict(zip(NAMES[1:-1], (gradient, integrated_gradients, grad_cam, occlusion), strict=True))
     return maps[name](net, x, target)
 
 
@@ -67,8 +61,7 @@ def gradient(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
 
     Simonyan et al., "Deep Inside Convolutional Networks", 2013 (arXiv 1312.6034).
     """
-    with frozen(net):
-        return _slope(net, x, target).abs().amax(dim=1)
+    return _slope(net, x, target).abs().amax(dim=1)
 
 
 def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: int = 16) -> Tensor:
@@ -81,19 +74,17 @@ def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: in
     check_whole("steps", steps, 1)
     shares = (torch.arange(steps, device=x.device) + 0.5).view(-1, 1, 1, 1) / steps
     slopes = torch.zeros_like(x)
-    with frozen(net):
-        for some in shares.split(max(1, AT_ONCE // len(x))):
-            blends = (x[:, None] * some).flatten(0, 1)  # (B * shares, 3, S, S)
-            slope = _slope(net, blends, target.repeat_interleave(len(some), dim=0))
-            slopes += slope.unflatten(0, (len(x), -1)).sum(dim=1)
+    for some in shares.split(max(1, AT_ONCE // len(x))):
+        blends = (x[:, None] * some).flatten(0, 1)  # (B * some, 3, S, S)
+        slope = _slope(net, blends, target.repeat_interleave(len(some), dim=0))
+        slopes += slope.unflatten(0, (len(x), -1)).sum(dim=1)
     return (x * slopes / steps).sum(dim=1)
 
 
 def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Tensor:
     """Channels of a level that raise the score, weighted by how much: (B, S, S), 0 to 1 in each image.
 
-    Selvaraju et al., "Grad-CAM", ICCV 2017, from the library grad-cam. Level 1 is half as fine as level 0, but its
-    features say more about the code.
+    Selvaraju et al., "Grad-CAM", ICCV 2017, by grad-cam. Level 1 is half as fine as 0, but says more about the code.
     """
     from pytorch_grad_cam import GradCAM
 
@@ -111,8 +102,7 @@ def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Te
 def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) -> Tensor:
     """What the score loses when a square is covered with the mean colour: (B, S, S), signed.
 
-    Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014. There are `squares` along an
-    edge, which must divide S.
+    Zeiler & Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014. `squares` (per edge) divides S.
     """
     B, _, S, _ = x.shape
     check_whole("squares", squares, 1, S)
@@ -134,9 +124,8 @@ def traverse(net: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, list[Te
     contain what came from its neighbours through convolutions and block tokens. The blocks of the levels form a tree
     (1, 4, 16), which is why NesT is nested: Zhang et al., AAAI 2022, section "visual interpretability".
 
-    Returns:
-        (B, 3, 2): row and column of the chosen block in level 2, 1 and 0, of 1, 2 and 4 along an edge; and what every
-        block adds, level by level in the same order: (B, 1, 1), (B, 2, 2), (B, 4, 4).
+    Returns row and column of the chosen block in levels 2, 1 and 0, which have 1, 2 and 4 along an edge: (B, 3, 2); and
+    what every block adds, level by level in the same order: (B, 1, 1), (B, 2, 2), (B, 4, 4).
     """
     with frozen(net), torch.enable_grad():
         last, features = net.forward_intermediates(x.detach().requires_grad_())  # normed; of each level
@@ -159,14 +148,11 @@ def removal_curves(
     """Share of the code's bits that are kept while the image is removed, its most important squares first.
 
     Petsiuk et al., "RISE", BMVC 2018, with the code in place of a class. What is removed is replaced by the mean
-    colour. A good map makes the curve fall at once (deletion) or rise at once (insertion); compare with a random one.
+    colour; with `insertion`, the image starts as the mean colour and its most important squares are put back first.
+    `importance` (B, S, S) is averaged over the network's patches; equally important ones are taken in random order.
 
-    Args:
-        importance: (B, S, S), averaged over the network's patches; equally important ones are removed in random order.
-        insertion: start from the mean colour and put the most important squares back first.
-
-    Returns:
-        (B, steps + 1), from the whole image (or none of it) to none of it (or the whole), in equal steps.
+    Returns (B, steps + 1), from the whole image to none of it (or from none to the whole), in equal steps. A good map
+    makes the curve fall at once (deletion) or rise at once (insertion); compare with a random one.
     """
     check_whole("steps", steps, 1)
     curve, g = [], net.img_size // net.patch_size
@@ -190,33 +176,25 @@ def frozen(net: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, and no gradients for parameters; afterwards all is as before, even after an error."""
     before = [(p, p.requires_grad, p.grad) for p in net.parameters()]
     try:
-        with evaluating(net):
-            net.requires_grad_(False)
+        with evaluating(net.requires_grad_(False)):
             yield
     finally:
         for parameter, needs, grad in before:
             parameter.requires_grad_(needs).grad = grad
 
 
-def _sign(z: Tensor) -> Tensor:
-    """-1 or +1, and +1 for 0, as in the code."""
-    return torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
-
-
 def _ranks(values: Tensor) -> Tensor:
     """0 for the largest of each row, 1 for the next, ...; equal ones in random order: (B, n) -> (B, n) int64."""
     shuffle = torch.randperm(values.shape[1], device=values.device)
-    order = shuffle[values[:, shuffle].argsort(dim=1, descending=True, stable=True)]
-    return order.argsort(dim=1)
+    return shuffle[values[:, shuffle].argsort(dim=1, descending=True, stable=True)].argsort(dim=1)
 
 
 def _slope(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    with torch.enable_grad():
+    with frozen(net), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         return torch.autograd.grad(score(net(x), target).sum(), x)[0]
 
 
 def _to_side(values: Tensor, side: int) -> Tensor:
     """(..., g, g) -> (..., S, S), each value a square."""
-    factor = side // values.shape[-1]
-    return values.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+    return torch.kron(values, values.new_ones(2 * [side // values.shape[-1]]))

@@ -1,7 +1,4 @@
-"""Figures from plain arrays. A function takes an Axes or returns a Figure, and never calls show.
-
-An image is (3, S, S) uint8, many are (n, 3, S, S) uint8.
-"""
+"""Figures of plain arrays, on a given Axes or as a new Figure, never shown. Images are (n, 3, S, S) uint8."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,14 +21,12 @@ def theme() -> None:
 
 
 def picture(ax: Axes, image, title: str = "", frame: str | None = None) -> None:
-    """One image without axes; `title` above it, a coloured `frame` around it."""
+    """One image (3, S, S) without axes; `title` above it, a coloured `frame` around it."""
     ax.set_axis_on()
     ax.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
-    ax.grid(False)
     ax.set_title(title, fontsize=8, fontweight="normal", pad=3, color=frame or "black")
-    for spine in ax.spines.values():
-        spine.set(visible=frame is not None, color=frame, linewidth=3)
+    ax.spines[:].set(visible=frame is not None, color=frame, linewidth=3)
 
 
 def wrap(title: str) -> str:
@@ -77,10 +72,7 @@ def similar_images(query, images, shared, titles: list[str]) -> Figure:
 
 
 def results(query, hits, distances, right, query_title: str, titles: list[str]) -> Figure:
-    """A query and its nearest images, nearest first, ten per row.
-
-    Each of the `hits` has a distance in bits, is `right` if it shares a label with the query, and has a title.
-    """
+    """A query and its `hits`, nearest first, ten per row: `distances` in bits, `right` if they share a label."""
     titles = [f"{d} bit{'' if d == 1 else 's'}\n{wrap(title)}" for d, title in zip(distances, titles, strict=True)]
     notes = ["right" if good else "wrong" for good in right]
     return _beside(f"query\n{wrap(query_title)}", query, hits, titles, right, notes, size=0.85)
@@ -122,8 +114,7 @@ def _name_classes(ax: Axes, side: str, classes: list[str], offset: float = 0.0) 
     """Names along an axis, slanted if they are long, or only how many there are if they would not fit."""
     axis = ax.xaxis if side == "x" else ax.yaxis
     if len(classes) > 25:
-        axis.set_ticks([])
-        axis.set_label_text(f"{len(classes)} classes")
+        axis.set(ticks=[], label_text=f"{len(classes)} classes")
         return
     slanted = side == "x" and max(map(len, classes)) > 2
     turn = dict(rotation=45, ha="right") if slanted else dict(rotation=0, ha="center" if side == "x" else "right")
@@ -132,9 +123,9 @@ def _name_classes(ax: Axes, side: str, classes: list[str], offset: float = 0.0) 
 
 def spans(ax: Axes, sets: dict[str, tuple[int, int]]) -> None:
     """Which stretch of one line of images each set takes: set -> (first, one after the last)."""
-    for place, (part, (start, end)) in enumerate(sets.items()):
-        ax.barh(-place, end - start, left=start, color=SETS[part], height=0.75)
-    ax.set_yticks(-np.arange(len(sets)), list(sets))
+    starts, ends = np.transpose(list(sets.values()))
+    ax.barh(list(sets), ends - starts, left=starts, color=[SETS[part] for part in sets], height=0.75)
+    ax.invert_yaxis()
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.grid(axis="y", visible=False)
 
@@ -148,10 +139,8 @@ def lines(ax: Axes, x, y, *, label: str | None = None, **style) -> None:
 def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing: float | None = None) -> Figure:
     """How a training went, or is going: loss, validation mAP, quantisation gap, bit balance.
 
-    Args:
-        history: from `Run.history`, or its first rows.
-        epochs: where the horizontal axis ends; None takes the last epoch there is.
-        nothing: the loss of codes that know nothing, drawn as a line.
+    `history` is from `Run.history`, or its first rows. The horizontal axis ends at `epochs`; None takes the last epoch
+    there is. `nothing`, the loss of codes that know nothing, is drawn as a line.
     """
     figure, axes = plt.subplots(1, 4, figsize=(WIDEST, 2.3), layout="constrained")
     titles = {"loss": "training loss", "validation_map": "validation mAP"}
@@ -204,20 +193,17 @@ def ties(ax: Axes, everything: np.ndarray, relevant: np.ndarray) -> None:
 def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vmax: float | None = None) -> AxesImage:
     """Attention laid over the image, patches left visible, block borders drawn; returns what `Figure.colorbar` needs.
 
-    Args:
-        weights: (g, g), shown from 0 (dark) to `vmax` (yellow; None takes the largest weight: not for comparisons).
-        blocks: blocks along an edge of the image: 4, 2 or 1.
+    `weights` (g, g) are shown from 0 (dark) to `vmax` (yellow; None takes the largest weight: not for comparisons).
+    `blocks` is the number of blocks along an edge of the image: 4, 2 or 1.
     """
     grey = np.asarray(image).mean(axis=0)
-    side = len(grey)
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
-    heat = dict(cmap="viridis", alpha=0.6, vmin=0, vmax=vmax or None, interpolation="nearest")
-    shown = ax.imshow(weights, extent=(0, side, side, 0), **heat)
-    for border in np.linspace(0, side, blocks + 1)[1:-1]:
+    square = dict(extent=(0, len(grey), len(grey), 0))
+    ax.imshow(grey, cmap="gray", vmin=0, vmax=255, **square)
+    shown = ax.imshow(weights, cmap="viridis", alpha=0.6, vmin=0, vmax=vmax or None, interpolation="nearest", **square)
+    for border in np.linspace(0, len(grey), blocks + 1)[1:-1]:
         ax.axhline(border, color="white", linewidth=1)
         ax.axvline(border, color="white", linewidth=1)
-    ax.set(xticks=[], yticks=[], xlim=(0, side), ylim=(side, 0))
-    ax.grid(False)
+    ax.set(xticks=[], yticks=[])
     ax.set_title(title, fontsize=9)
     return shown
 

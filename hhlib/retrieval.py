@@ -1,9 +1,4 @@
-"""Encode a set once, keep the packed codes, search them.
-
-Codes are stored the way they are searched: 8 bits per byte. CIFAR-10's 54,000 database images at 64 bits are 432 KB.
-"""
-
-from collections.abc import Iterable
+"""Encode a set once, keep its codes packed, 8 bits per byte (54,000 images at 64 bits: 432 KB), and search them."""
 
 import numpy as np
 import torch
@@ -17,7 +12,7 @@ from hhlib.network import evaluating
 
 def pack(z: Tensor | np.ndarray) -> np.ndarray:
     """Binary codes of network outputs: z (n, K) -> (n, ceil(K/8)) uint8, bit = z >= 0 (zero counts as +1)."""
-    return pack_signs(z.detach().float().cpu().numpy() if isinstance(z, Tensor) else z)
+    return pack_signs(z)
 
 
 def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -38,21 +33,23 @@ def encode(
 ) -> Tensor:
     """The network's outputs for all images, in their order: z (n, K) float32, on the CPU; its mode is left as it was.
 
-    Args:
-        images: a part of a split, or any pictures (n, 3, S, S) uint8; they are scaled to the network's input size.
-        mean, std: of the channels, as in training (`run.json` has them).
-        precision: "float32", or "bf16" for automatic mixed precision.
-        batch_size: images at a time; lower it if memory runs out.
-        features: the backbone's features instead, averaged over the image, (n, D).
-
-    Raises:
-        FloatingPointError: if an output is infinite or not a number.
+    `images` are a part of a split, or any pictures (n, 3, S, S) uint8; they are scaled to the network's input size,
+    `batch_size` at a time: lower it if memory runs out. `mean` and `std` of the channels are as in training (`run.json`
+    has them). `precision` is "float32", or "bf16" for automatic mixed precision. With `features`, the result is the
+    backbone's features, averaged over the image, (n, D). FloatingPointError if an output is not a finite number.
     """
     check_choice("precision", precision, ("float32", "bf16"))
-    device = next(net.parameters()).device
-    outputs = []
+    if not len(images):
+        raise ValueError("there are 0 images to encode, but there must be at least 1.")
+    device, outputs = next(net.parameters()).device, []
+    if isinstance(images, Part):
+        batches = (batch for batch, _, _ in loader(images, batch_size=batch_size, device=device.type))
+    elif images.dtype != torch.uint8 or images.shape[1:] != (3, images.shape[-1], images.shape[-1]):
+        raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, but they must be (n, 3, S, S) torch.uint8.")
+    else:
+        batches = images.split(check_whole("batch_size", batch_size, 1))
     with evaluating(net), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for batch in _batches(images, batch_size, device):
+        for batch in batches:  # (B, 3, S, S) uint8
             x = normalise(batch.to(device, non_blocking=True), mean, std, net.img_size)
             x = x.contiguous(memory_format=torch.channels_last)
             outputs.append((net.forward_features(x).mean(dim=(2, 3)) if features else net(x)).float().cpu())
@@ -62,32 +59,16 @@ def encode(
     return z
 
 
-def _batches(images: Part | Tensor, batch_size: int, device: torch.device) -> Iterable[Tensor]:
-    """(B, 3, S, S) uint8 each."""
-    if not len(images):
-        raise ValueError("there are 0 images to encode, but there must be at least 1.")
-    if isinstance(images, Part):
-        return (batch for batch, _, _ in loader(images, batch_size=batch_size, device=device.type))
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, but they must be (n, 3, S, S) torch.uint8.")
-    return images.split(check_whole("batch_size", batch_size, 1))
-
-
 def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest database images of each query, by Hamming distance; equal distances in database order.
 
-    Args:
-        query_codes: packed, (q, bytes) uint8.
-        database_codes: packed, (n, bytes) uint8, equally wide: searched exactly. Or an index from `build_index`, which
-            may miss some; build one to search the same codes more than once.
-
-    Returns:
-        (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at the end.
+    Queries are packed, (q, bytes) uint8; so is the database, (n, bytes) uint8, equally wide, which is searched exactly.
+    Or it is an index from `build_index`, which may miss some; build one to search the same codes more than once.
+    Returns (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at the end.
     """
     index = build_index(database_codes) if isinstance(database_codes, np.ndarray) else database_codes
-    width = query_codes.shape[1]
-    if 8 * width != index.d:
-        raise ValueError(f"query codes are {width} bytes wide, but database codes are {index.d // 8}.")
+    if 8 * query_codes.shape[1] != index.d:
+        raise ValueError(f"query codes are {query_codes.shape[1]} bytes wide, but database codes are {index.d // 8}.")
     check_whole("k", k, 1, index.ntotal)
     distances, rows = index.search(np.ascontiguousarray(query_codes), k)
     distances = np.where(rows < 0, np.iinfo(np.int32).max, distances)
@@ -102,11 +83,10 @@ INDEXES = ("flat", "hash", "ivf", "hnsw")
 def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
     """A faiss index of packed codes (n, bytes) uint8, for `search`.
 
-    Args:
-        kind: "flat" compares with every code, and is exact. "hash" looks into buckets that share the first bits with
-            the query, "ivf" into the cells of the nearest centres, "hnsw" follows a graph: they miss some.
-        effort: how much the last three search: for "ivf" the cells, for "hnsw" the candidates kept (times 4), for
-            "hash" the bits flipped to reach neighbouring buckets (effort / 8, at most 3). More finds more, but slower.
+    "flat" compares with every code, and is exact. "hash" looks into buckets that share the first bits with the query,
+    "ivf" into the cells of the nearest centres, "hnsw" follows a graph: they miss some. `effort` is how much the last
+    three search: for "ivf" the cells, for "hnsw" the candidates kept (times 4), for "hash" the bits flipped to reach
+    neighbouring buckets (effort / 8, at most 3). More finds more, but slower.
     """
     import faiss
 
@@ -134,8 +114,7 @@ def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
 
 
 def recall_of(distances: np.ndarray, exact: np.ndarray) -> float:
-    """Share, 0 to 1, of distances (q, k) that are no larger than the k-th of an exact search, `exact` (q, k).
-
-    Any image at that distance counts, because which of several the exact search lists is arbitrary.
-    """
-    return float((distances <= exact[:, -1:]).mean())
+    """Share, 0 to 1, of distances (q, k) that are at most the k-th of an exact search, `exact` (q, k)."""
+    return float(
+        (distances <= exact[:, -1:]).mean()
+    )  # all ties count: which of them the exact search lists is arbitrary

@@ -2,36 +2,32 @@
 
 import itertools
 from collections.abc import Callable, Iterable
+from io import BytesIO
+
+from IPython import display
+from ipywidgets import Dropdown, FileUpload, Output, SelectionSlider, fixed, interact
+from matplotlib import pyplot
+from PIL import Image
 
 
 def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable) -> None:
     """Call ``view(**values)``: with menus if `live`, else plainly, so that the figure is ordinary output.
 
-    A view is a function of plain values that draws from what is already computed, and returns nothing. Headless runs
-    use ``live=False``: an error or a figure inside a widget's callback would be lost there.
-
-    Args:
-        view: takes `choices` as keyword arguments.
-        live: menus, or plain figures.
-        static: how many combinations of choices are drawn if not live, in order.
-        choices: the values of each argument. A range becomes a slider, anything else a menu, one value no control.
+    A view is a function of plain values that draws from what is already computed, and returns nothing. `choices` are
+    the values of each of its keyword arguments; see `control`. Headless runs use ``live=False``, which draws the first
+    `static` combinations: an error or a figure inside a widget's callback would be lost there.
     """
-    empty = [name for name, values in choices.items() if len(values) == 0]
-    if empty:
+    if empty := [name for name, values in choices.items() if len(values) == 0]:
         raise ValueError(f"there is nothing to choose for {', '.join(empty)}.")
     if not live:
         for values in itertools.islice(itertools.product(*choices.values()), static):
             view(**dict(zip(choices, values, strict=True)))
-        return
-    from ipywidgets import interact
-
-    interact(view, **{name: control(name, values) for name, values in choices.items()})
+    else:
+        interact(view, **{name: control(name, values) for name, values in choices.items()})
 
 
 def control(name: str, values: Iterable):
-    """The widget for one argument of a view: a slider for a range, a menu, or ipywidgets' `fixed` value."""
-    from ipywidgets import Dropdown, SelectionSlider, fixed
-
+    """The widget for one argument of a view: a slider for a range, else a menu; no control (`fixed`) for one value."""
     if len(values) == 1:
         return fixed(values[0])
     label, slider = name.replace("_", " "), isinstance(values, range)
@@ -42,16 +38,13 @@ def control(name: str, values: Iterable):
 
 def redrawn(draw: Callable) -> Callable:
     """A function that shows the figure ``draw(value)``, each time in place of the one before."""
-    from IPython.display import display
-    from matplotlib import pyplot
-
     place = None
 
     def show(value) -> None:
         nonlocal place
         figure = draw(value)
         if place is None:
-            place = display(figure, display_id=True)
+            place = display.display(figure, display_id=True)
         else:
             place.update(figure)
         pyplot.close(figure)
@@ -63,12 +56,6 @@ def upload(view: Callable, *, live: bool) -> None:
     """A button for the reader's own picture, which Pillow opens for ``view(picture)``; nothing if not live."""
     if not live:
         return
-    from io import BytesIO
-
-    from IPython.display import display
-    from ipywidgets import FileUpload, Output
-    from PIL import Image
-
     button = FileUpload(accept="image/*", description="a picture", tooltip="choose a picture of your own")
     place = Output()
 
@@ -78,4 +65,4 @@ def upload(view: Callable, *, live: bool) -> None:
             view(picture)
 
     button.observe(show, names="value")
-    display(button, place)
+    display.display(button, place)

@@ -16,7 +16,6 @@ import math
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
-from timm.layers import LayerNorm
 from timm.models.nest import Nest, resize_pos_embed
 from torch import Tensor, nn
 
@@ -29,13 +28,10 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
 
     Args:
         bits: code length K, 1 to 1024.
-        img_size: side S of the square input, in pixels; a multiple of 4 * patch_size.
-        patch_size: side p of a patch, in pixels.
-        embed_dims: channels of the three levels; `interaction_heads` must divide the last two.
-        num_heads: attention heads of the three levels; each must divide its level's channels.
-        depths: transformer layers of the three levels.
+        img_size, patch_size: sides S of the square input and p of a patch, in pixels; S must be a multiple of 4 * p.
+        embed_dims, num_heads, depths: channels, attention heads (must divide them) and layers of the three levels.
         variant: "paper" (true block tokens) or "released" (the authors' scrambled ones).
-        interaction_heads: heads of the attention among block tokens.
+        interaction_heads: heads of the attention among block tokens; must divide the channels of the last two levels.
         drop_path_rate: stochastic depth of the last layer, rising linearly from 0 at the first; 0 to below 1.
         tokens_per_block: 1 as released, or 4 (the finer pooling that the authors' code mentions; needs an even b).
         global_branch: False removes the interaction modules' global branch, for ablations.
@@ -67,12 +63,10 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         _check_levels(embed_dims, num_heads, depths, interaction_heads)
         edge, pool = _block_edge(img_size, patch_size, tokens_per_block)
         super().__init__(
-            img_size=img_size, in_chans=in_chans, patch_size=patch_size, num_levels=3, embed_dims=tuple(embed_dims),
-            num_heads=tuple(num_heads), depths=tuple(depths), num_classes=0, drop_path_rate=drop_path_rate,
-            norm_layer=LayerNorm,
+            img_size=img_size, in_chans=in_chans, patch_size=patch_size, num_levels=3, embed_dims=embed_dims,
+            num_heads=num_heads, depths=depths, num_classes=0, drop_path_rate=drop_path_rate,
         )  # fmt: skip
-        self.bits, self.variant, self.img_size, self.tokens_per_block = bits, variant, img_size, tokens_per_block
-        self.head_kind = head
+        self.variant, self.img_size, self.tokens_per_block, self.head_kind = variant, img_size, tokens_per_block, head
         self._head_arguments = dict(grid=edge, pool=pool, heads=interaction_heads, variant=variant)
         for level, dim, heads in zip(self.levels, embed_dims, num_heads, strict=True):
             for layer in level.transformer_encoder:
@@ -80,7 +74,7 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         for i in (1, 2):
             shapes = self._head_arguments | dict(grid=edge * 2 ** (3 - i))
             self.levels[i].pool = Interaction(*embed_dims[i - 1 : i + 1], global_branch=global_branch, **shapes)
-        self.hash_layer = HashLayer(embed_dims[-1], bits, **self._head_arguments, head=head)
+        self.reset_classifier(bits)
         self.init_weights()  # truncated normal with std 0.02, zero biases, as in NesT
 
     @classmethod
@@ -119,30 +113,24 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         self.hash_layer = layer.to(self.norm.weight.device)
 
 
-def _block_edge(img_size: int, patch_size: int, tokens_per_block: int) -> tuple[int, int]:
+def _block_edge(side: int, patch: int, tokens: int) -> tuple[int, int]:
     """Side b of a block, a quarter of the grid, and side of the square that one block token averages, in tokens."""
-    multiple = 4 * check_whole("patch_size", patch_size, 1)
-    if check_whole("img_size", img_size, 1) % multiple:
+    unit = 4 * check_whole("patch_size", patch, 1)
+    if check_whole("img_size", side, 1) % unit:
         raise ValueError(
-            f"img_size is {img_size} and patch_size {patch_size}, but img_size must be a multiple of "
-            f"4 * patch_size = {multiple}, so that the first level splits into 4 x 4 blocks."
+            f"img_size is {side} and patch_size {patch}, but 4 x 4 blocks need a multiple of 4 * patch_size = {unit}."
         )
-    edge = img_size // multiple
-    if tokens_per_block not in (1, 4) or (tokens_per_block == 4 and edge % 2):
-        raise ValueError(
-            f"tokens_per_block is {tokens_per_block!r}, but it must be 1, or 4 if the block edge (here {edge}) is even."
-        )
-    return edge, edge // math.isqrt(tokens_per_block)
+    b = side // unit
+    if tokens not in (1, 4) or (tokens == 4 and b % 2):
+        raise ValueError(f"tokens_per_block is {tokens!r}, but it must be 1, or 4 for an even block edge (here {b}).")
+    return b, b // math.isqrt(tokens)
 
 
 def _check_levels(embed_dims, num_heads, depths, interaction_heads) -> None:
     for name, values in [("embed_dims", embed_dims), ("num_heads", num_heads), ("depths", depths)]:
         if len(tuple(values)) != 3 or min(values) < 1:
             raise ValueError(f"{name} is {values!r}, but it must be three positive whole numbers, one per level.")
-    for level, (dim, heads) in enumerate(zip(embed_dims, num_heads, strict=True)):
-        if dim % heads:
-            raise ValueError(f"embed_dims[{level}] is {dim}, but num_heads[{level}], {heads}, must divide it.")
-        if level and dim % interaction_heads:
-            raise ValueError(
-                f"embed_dims[{level}] is {dim}, but interaction_heads, {interaction_heads}, must divide it."
-            )
+    divisors = [(level, f"num_heads[{level}]", heads) for level, heads in enumerate(num_heads)]
+    for level, name, heads in divisors + [(level, "interaction_heads", interaction_heads) for level in (1, 2)]:
+        if embed_dims[level] % heads:
+            raise ValueError(f"embed_dims[{level}] is {embed_dims[level]}, but {name}, {heads}, must divide it.")

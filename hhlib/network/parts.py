@@ -1,7 +1,4 @@
-"""What the network is made of: attention in blocks and among block tokens, interaction modules, the hash layer.
-
-For the letters in shapes and the two variants, see `hhlib.network.model`.
-"""
+"""What the network is made of. For the letters in shapes and the two variants, see `hhlib.network.model`."""
 
 import math
 from collections.abc import Iterator
@@ -63,13 +60,8 @@ class BlockTokenAttention(nn.Module):
     """Global branch: one token per block (or four), self-attention among the tokens, back to the grid.
 
     Paper, "interaction module"; multi-head attention without qkv bias, norm or residual, heads merged as in NesT.
-
-    Args:
-        dim: channels C.
-        grid: side of the incoming map, in tokens.
-        pool: side of the square averaged into one block token; b for one token per block, b/2 for four.
-        heads: attention heads; must divide `dim`.
-        variant: "paper" or "released", see `hhlib.network.model`.
+    Here and below, `dim` is the channels C, which `heads` must divide; `grid` the side of the map, in tokens; `pool`
+    the side of the square averaged into one block token: b, or b/2 for four per block; `variant` one of `VARIANTS`.
     """
 
     def __init__(self, dim: int, grid: int, pool: int, heads: int, variant: str):
@@ -96,8 +88,7 @@ class Interaction(nn.Module):
     """Interaction module in front of levels 1 and 2: local + global, then halve the grid.
 
     Replaces timm's ConvPool and keeps its names (`conv`, `norm`), so that NesT weights fit. Without the global branch,
-    all else stays, including the 3x3 convolution that pretrained weights fill: a fair ablation. For `grid`, `pool`,
-    `heads` and `variant` see `BlockTokenAttention`.
+    all else stays, including the 3x3 convolution that pretrained weights fill: a fair ablation.
     """
 
     def __init__(self, c_in: int, c_out: int, grid: int, pool: int, heads: int, variant: str, global_branch: bool):
@@ -138,10 +129,8 @@ class HashLayer(nn.Module):
     """From the last feature map to K real numbers, one per bit. No squashing: each loss brings its own.
 
     With one token per block, the global branch attends over a single token: its softmax is 1, so the branch is a
-    linear map of the mean feature vector, added everywhere.
-
-    The last step, `head`, is "linear" (the paper's), "normalised" (each bit over the batch) or "divide"
-    (`DivideAndEncode`); the losses say which one they need. For the other arguments see `BlockTokenAttention`.
+    linear map of the mean feature vector, added everywhere. The last step, `head`, is "linear" (the paper's),
+    "normalised" (each bit over the batch) or "divide" (`DivideAndEncode`); the losses say which one they need.
     """
 
     SLICE = 50  #: features per bit of the "divide" head, as in its authors' network files

@@ -18,7 +18,6 @@ PRESETS = {
     "micro": dict(img_size=32, patch_size=2, embed_dims=(64, 128, 256), num_heads=(2, 4, 8), depths=(1, 1, 4),
                   drop_path_rate=0.1),
 }  # fmt: skip
-
 PRETRAINED = ("base", "small", "tiny")  #: networks of NesT's sizes
 
 

@@ -46,20 +46,16 @@ def load_released(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport
     ``FcLayer.*``, which no forward pass of that code uses, is dropped and named in the report; all else must fit.
     """
     if net.variant != "released":
-        warnings.warn(
-            "weights trained with the released code expect its scrambled block tokens, but this network is "
-            f'variant="{net.variant}"; build it with variant="released" to get the released outputs.',
-            stacklevel=2,
-        )
+        text = f'released weights need the scrambled block tokens of variant="released", not variant="{net.variant}".'
+        warnings.warn(text, stacklevel=2)
     state = {}
     for name, tensor in state_dict.items():
         name = name.removeprefix("module.")  # added by DataParallel
         for theirs, ours in RELEASED_NAMES.items():
             name = name.replace(theirs, ours)
         state[name] = tensor
-    dropped = [name for name in state if name.startswith("FcLayer.")]
-    report = _fill(net, {name: tensor for name, tensor in state.items() if name not in dropped}, all_used=True)
-    report.unused = dropped
+    report = _fill(net, {name: tensor for name, tensor in state.items() if not name.startswith("FcLayer.")})
+    report.unused = [name for name in state if name.startswith("FcLayer.")]
     return report
 
 
@@ -76,35 +72,30 @@ def load_nest(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
 def load_weights(net: HybridHash, path: Path) -> MatchReport:
     """Fill `net` from a `.safetensors` file of this kit; all tensors must fit."""
     try:
-        return _fill(net, load_file(path), all_used=True)
+        return _fill(net, load_file(path))
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}).") from error
     except ValueError as error:
         raise ValueError(f"{path} does not fit this network: {error}") from error
 
 
-def _fill(
-    net: nn.Module, state: dict[str, Tensor], *, may_miss: tuple[str, ...] = (), all_used: bool = False
-) -> MatchReport:
-    """Copy `state` into `net`, all or nothing; only tensors with a part of `may_miss` in their name may be absent."""
+def _fill(net: nn.Module, state: dict[str, Tensor], *, may_miss: tuple[str, ...] = ()) -> MatchReport:
+    """Copy `state` into `net`, all or nothing; with `may_miss`, parts of names, those may be absent, others unused."""
     own = net.state_dict()
     report = MatchReport(
-        matched=[name for name in own if name in state],
-        missing=[name for name in own if name not in state],
-        unused=[name for name in state if name not in own],
+        [n for n in own if n in state], [n for n in own if n not in state], [n for n in state if n not in own]
     )
-    lost = [name for name in report.missing if not any(part in name for part in may_miss)]
-    if lost:
+    if lost := [name for name in report.missing if not any(part in name for part in may_miss)]:
         raise ValueError(f"{len(lost)} of the network's {len(own)} tensors are not in the file: {_shorten(lost)}.")
-    if all_used and report.unused:
+    if report.unused and not may_miss:
         raise ValueError(f"the file has tensors that this network has no place for: {_shorten(report.unused)}.")
     for name in report.matched:
         theirs, ours = state[name], own[name]
-        if theirs.shape != ours.shape:
+        alike = theirs.shape == ours.shape and theirs.is_floating_point() == ours.is_floating_point()
+        if not alike or not theirs.isfinite().all():
             raise ValueError(
-                f"{name} has shape {tuple(theirs.shape)} in the file, but this network needs {tuple(ours.shape)}."
+                f"{name} is {theirs.dtype} of shape {tuple(theirs.shape)} in the file, but it must hold finite "
+                f"{ours.dtype} numbers of shape {tuple(ours.shape)}."
             )
-        if theirs.is_floating_point() != ours.is_floating_point() or not theirs.isfinite().all():
-            raise ValueError(f"{name} is {theirs.dtype} in the file, but it must hold finite {ours.dtype} numbers.")
     net.load_state_dict(own | {name: state[name] for name in report.matched})
     return report
