@@ -86,11 +86,6 @@ class Experiment:
         where = dict(root=s.data_dir, size=size, lists=s.lists or None)
         return data.load(s.dataset, seed=s.seed, cache=s.cache, download=s.download, **where)
 
-    @property
-    def classes(self) -> list[str]:
-        """The names of the classes."""
-        return self.split.classes
-
     @cached_property
     def validation(self) -> data.Part:
         """The training images held out to choose the epoch; empty for asymmetric methods, which hold out nothing."""
@@ -197,18 +192,13 @@ class Experiment:
         """Multi-hot labels (n, C) of "query" and "database"."""
         return {part: self._part(part).labels.numpy() for part in ("query", "database")}
 
-    @property
-    def topk(self) -> int | None:
-        """Cut-off k of mAP@k: the one asked for, or the protocol's."""
-        return self.settings.topk or self.split.protocol.topk
-
     def score(self, query=None, database=None, **policy) -> dict:
         """`metrics.evaluate` with these codes, or the run's own, and the run's labels; nothing is kept."""
-        codes = {"query": query, "database": database}
-        codes = {part: self.codes[part] if given is None else given for part, given in codes.items()}
-        packed = all(x.dtype == np.uint8 for x in codes.values())
-        how = dict(topk=self.topk, bits=self.settings.bits if packed else None) | policy
-        return metrics.evaluate(codes["query"], self.labels["query"], codes["database"], self.labels["database"], **how)
+        query = self.codes["query"] if query is None else query
+        database = self.codes["database"] if database is None else database
+        packed = query.dtype == database.dtype == np.uint8
+        how = dict(topk=self.settings.topk or self.split.protocol.topk, bits=self.settings.bits if packed else None)
+        return metrics.evaluate(query, self.labels["query"], database, self.labels["database"], **how | policy)
 
     def evaluate(self, **policy) -> dict:
         """Score the codes, and keep the scores in metrics.json, with what must be said beside them.

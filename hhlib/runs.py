@@ -177,11 +177,6 @@ class Run:
         """Store what `metrics` reads: the scores of `metrics.evaluate` without its arrays over queries, and `more`."""
         write_json(self.path / "metrics.json", {k: v for k, v in scores.items() if k not in ("histogram", "ap")} | more)
 
-    def save_table(self, table: pd.DataFrame, name: str) -> None:
-        """Keep a table as <name>.csv."""
-        with atomic(self.path / f"{name}.csv") as draft:
-            table.to_csv(draft)
-
     def save_figure(self, figure, name: str) -> None:
         """Keep a figure as figures/<name>.png."""
         with atomic(self.path / "figures" / f"{name}.png") as draft:

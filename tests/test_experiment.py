@@ -64,7 +64,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
 def test_a_folder_of_pictures_is_a_data_set(own, animals):
     assert own.run.path.parts[-2:] == ("animals", "hybridhash-micro-8bits-seed0")
     assert own.run.parameters["dataset"] == "animals"
-    assert own.classes == ["ant", "bee", "cow"]
+    assert own.split.classes == ["ant", "bee", "cow"]
     assert own.split.sizes == {"query": 6, "train": 30, "database": 24}
     own.evaluate()
     table = hh.runs.table(own.settings.runs_dir)

@@ -18,13 +18,6 @@ from hhlib.data.own import folder_pool, table_pool
 from hhlib.data.protocols import PROTOCOLS, deviations, draw, split_pool, split_unseen
 from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, hold_out
 
-__all__ = [
-    "PROTOCOLS", "ImageFiles", "ImageList", "Part", "Pool", "Protocol", "Split", "audit", "audit_tables", "augment",
-    "cached", "channel_statistics", "check_disjoint", "deviations", "draw", "folder_pool", "hold_out", "load", "loader",
-    "names", "near_duplicates", "normalise", "read_list", "read_lists", "scale", "short_name", "similar_share",
-    "split_pool", "split_unseen", "square_picture", "table_pool", "write_list", "write_lists",
-]  # fmt: skip
-
 _in_memory = lru_cache(maxsize=2)(sources.pool_of)  # a menu of protocols and seeds reads the images only once
 
 

@@ -23,10 +23,6 @@ from hhlib.losses.common import BankMethod, Method, balanced_mean, pair_loss, si
 from hhlib.losses.symmetric import DCHLoss, DNNHLoss, DPSHLoss, DSHLoss, HashNetLoss, HybridHashLoss
 from hhlib.losses.two_stage import CNNHLoss
 
-__all__ = ["METHODS", "BankMethod", "HybridHashLoss", "Method", "NestedLoss", "balanced_mean", "centers"]
-__all__ += ["check_hyperparameters", "create", "defaults", "hyperparameters", "method", "names"]
-__all__ += ["pair_loss", "sign", "similarity"]
-
 #: The class of every method. Those called "style" are reconstructions: the papers' formulas could not be read.
 METHODS: dict[str, type[Method]] = dict(hybridhash=HybridHashLoss, cnnh=CNNHLoss, dnnh=DNNHLoss, dpsh=DPSHLoss)
 METHODS |= dict(dsh=DSHLoss, hashnet=HashNetLoss, dch=DCHLoss)

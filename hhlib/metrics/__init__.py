@@ -15,9 +15,3 @@ from hhlib.metrics.packing import hamming, pack_signs, unpack_signs
 from hhlib.metrics.pairs import Counts, count
 from hhlib.metrics.precision import DENOMINATORS, average_precision, harmonic
 from hhlib.metrics.statistics import by_class, code_quality, compare, interval
-
-__all__ = [
-    "DENOMINATORS", "Counts", "average_precision", "by_class", "chance", "code_quality", "compare", "conventions",
-    "count", "evaluate", "hamming", "harmonic", "hits_at", "interval", "leave_one_out_map", "mean_distances",
-    "ndcg", "pack_signs", "ramap", "unpack_signs", "within_radius",
-]  # fmt: skip

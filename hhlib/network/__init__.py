@@ -4,9 +4,3 @@ from hhlib.network.model import HybridHash
 from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction, evaluating
 from hhlib.network.presets import PRESETS, check_pretrained, create, load_pretrained, names
 from hhlib.network.weights import MatchReport, load_nest, load_released, load_weights
-
-__all__ = [
-    "HEADS", "PRESETS", "VARIANTS", "BlockAttention", "BlockTokenAttention", "HashLayer", "HybridHash", "Interaction",
-    "MatchReport", "check_pretrained", "create", "evaluating", "load_nest", "load_pretrained", "load_released",
-    "load_weights", "names",
-]  # fmt: skip

@@ -11,5 +11,3 @@ before a hyper-parameter of the method; ``recipe=released`` starts from the auth
 
 from hhlib.settings.fields import CHOICES, RECIPES, RELEASED, Recipe, Settings, recipe_for
 from hhlib.settings.reading import helps, read, words
-
-__all__ = ["CHOICES", "RECIPES", "RELEASED", "Recipe", "Settings", "helps", "read", "recipe_for", "words"]

@@ -3,18 +3,8 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
-from hhlib import data, losses, network
-from hhlib.common import (
-    MAX_BITS,
-    at_least,
-    check_above,
-    check_choice,
-    check_settings,
-    check_share,
-    check_whole,
-    one_of,
-    setting,
-)
+from hhlib import common, data, losses, network
+from hhlib.common import at_least, check_above, check_choice, check_settings, check_share, check_whole, one_of, setting
 
 CHOICES = {"validation": "validation_map", "queries": "query_map"}  #: column of the history that chooses the epoch
 SCHEDULES = ("one_cycle", "constant")
@@ -66,7 +56,7 @@ class Settings:
     dataset: str = setting("digits", "a name of data/README.md, or a folder of pictures or lists", _check_dataset)
     method: str = setting("hybridhash", "training method, one of hh.losses.names()", _check_method)
     network: str = setting("micro", "micro, tiny, small or base", one_of(*network.names()))
-    bits: int = setting(32, "code length, 1 to 1024", partial(check_whole, least=1, most=MAX_BITS))
+    bits: int = setting(32, "code length, 1 to 1024", partial(check_whole, least=1, most=common.MAX_BITS))
     seed: int = setting(0, "of split and training: same seed and machine, same numbers", at_least(0))
     image_size: int | None = setting(None, "side of the images in pixels; none: their own", at_least(1))
     lists: str = setting("", "folder with test.txt, train.txt, database.txt, instead of the seed")

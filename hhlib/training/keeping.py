@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -131,12 +130,7 @@ def save_state(trainer: "Trainer", run: Run) -> None:
         torch.save(stored, draft)
         if path.is_file():
             with atomic(path.with_name(PREVIOUS)) as other:
-                _second_name(path, other)
-
-
-def _second_name(path: Path, other: Path) -> None:
-    """Hard-link the file, so that a complete checkpoint always exists; copy it where links are not supported."""
-    try:
-        os.link(path, other)
-    except OSError:
-        shutil.copyfile(path, other)
+                try:
+                    os.link(path, other)  # so that a complete checkpoint always exists
+                except OSError:  # a file system without links
+                    shutil.copyfile(path, other)
