@@ -53,7 +53,8 @@ class ImageFiles:
         return len(self), 3, self.size, self.size
 
     def __getitem__(self, index: int | slice | Tensor | np.ndarray | Sequence[int]) -> Tensor:
-        rows = np.arange(len(self))[index]
+        # As an array: NumPy takes a tensor of one number for that number.
+        rows = np.arange(len(self))[index.numpy() if isinstance(index, Tensor) else index]
         if rows.ndim == 0:
             return self._open(int(rows))
         if not len(rows):
