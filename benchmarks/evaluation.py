@@ -18,7 +18,7 @@ import numpy as np
 
 from hhlib import metrics
 
-PROTOCOLS = {  # name: queries, database, classes, labels an image, cut-off
+PROTOCOLS = {  # name: queries, database, classes, labels per image, cut-off
     "CIFAR-10": (1_000, 54_000, 10, 1, None),
     "ImageNet-100": (5_000, 128_503, 100, 1, 1_000),
     "NUS-WIDE": (5_000, 168_692, 81, 3, 5_000),

@@ -184,7 +184,7 @@ def memory(arguments: argparse.Namespace) -> None:
 
 def growth(arguments: argparse.Namespace) -> None:
     """Seconds of a step, the kit's way, by batch, bits and image side, each at the others' smallest."""
-    axes_of = {"images a batch": ("batch", [4, 8, 16, 32, 64]), "bits": ("bits", [16, 64, 256, 1024])}
+    axes_of = {"images per batch": ("batch", [4, 8, 16, 32, 64]), "bits": ("bits", [16, 64, 256, 1024])}
     axes_of["pixels of an image"] = ("size", [32, 64, 96, 128, 160])
     plots.theme()
     figure, axes = plt.subplots(1, 3, figsize=(9, 3))
@@ -201,7 +201,7 @@ def growth(arguments: argparse.Namespace) -> None:
         ax.plot(x, seconds, marker="o")
         ax.set(xlabel=label, ylim=(0, 1.1 * max(seconds)))
         print(label, ", ".join(f"{a}: {b:.3f} s" for a, b in zip(x, seconds, strict=True)))
-    axes[0].set_ylabel("seconds a step")
+    axes[0].set_ylabel("seconds per step")
     figure.savefig(arguments.growth, dpi=150, bbox_inches="tight")
 
 

@@ -78,8 +78,8 @@ def audit_tables(facts: dict) -> "tuple[pd.DataFrame, pd.DataFrame]":
     by_part = {
         name: {
             "images": size,
-            "images a class": "{0} to {2}, median {1:g}".format(*facts["images_per_class"][name]),
-            "labels an image": "{:.2f}, at most {}".format(*facts["labels_per_image"][name]),
+            "images per class": "{0} to {2}, median {1:g}".format(*facts["images_per_class"][name]),
+            "labels per image": "{:.2f}, at most {}".format(*facts["labels_per_image"][name]),
             "without label": facts["without_label"][name],
             "SHA-256 of the list": facts["lists"][name][:12] + "…",
         }
