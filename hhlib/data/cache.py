@@ -1,91 +1,122 @@
-"""Pictures decoded once, into one memory-mapped file: reading them again costs only the disk access."""
+"""Rows computed once, into one memory-mapped file: decoded pictures here, a backbone's vectors in `hhlib.features`."""
 
 import hashlib
 import json
 import os
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from hhlib.common import atomic, resolve
 from hhlib.data.files import DECODER, ImageFiles
 from hhlib.data.splits import Pool
 
-BLOCK = 512  # pictures decoded between two marks of progress
-DONE = 1 << 32  # beside a picture's CRC-32: this one is done
+BLOCK = 512  # rows computed between two marks of progress
+DONE = 1 << 32  # beside a row's CRC-32: this one is done
 NAMES = ("cache.json", "images.npy", "marks.npy")
 
 
 def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
     """The same pool with all its pictures decoded, as one memory-mapped file of (n, 3, S, S) uint8 in `folder`.
 
-    Resumes where it was stopped; pictures that have changed since (size or date) are decoded again; a second process
-    waits for the first. It takes 3 S^2 bytes per picture (150 KB at 224), which are reserved first. A finished cache
-    may be on read-only storage. `check` compares each picture that was decoded earlier with its CRC-32.
-    Raises TypeError if the pool's images are not `ImageFiles`, but in memory already; ValueError if the folder holds a
-    cache of other pictures, or one that is damaged; OSError if the disk has too little space.
+    See `KeptRows`; it takes 3 S^2 bytes per picture (150 KB at 224). Raises TypeError if the pool's images are not
+    `ImageFiles`, but in memory already; ValueError if the folder holds a cache of other pictures, or one that is
+    damaged; OSError if the disk has too little space.
     """
     if not isinstance(pool.images, ImageFiles):
         raise TypeError("the images of this pool are in memory already: there is nothing to cache.")
-    folder, files = resolve(folder), pool.images
-    stats = [files.file(row).stat() for row in range(len(files))]  # raises for a missing picture
-    facts = [hashlib.blake2b(f"{s.st_size} {s.st_mtime_ns}".encode(), digest_size=8).digest() for s in stats]
-    facts = np.frombuffer(b"".join(facts), dtype="<u8")  # (n,) uint64 that changes with a picture's size or date
-    todo = _todo(folder, files, facts)
-    if todo is None or len(todo):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):
-            _fill(folder, files, facts)
-    images = np.load(folder / "images.npy", mmap_mode="c")  # "c": writing to these changes memory, not the file
-    for row, (_, mark) in enumerate(np.load(folder / "marks.npy") if check else ()):
-        if mark != DONE | zlib.crc32(images[row]):
-            raise ValueError(f"{folder}: picture {row} is not what was written; delete the folder.")
-    return replace(pool, images=torch.from_numpy(images))
-
-
-def _key(files: ImageFiles) -> dict:
-    """What a cache belongs to: these paths in this order, at this size, by this decoder."""
+    files = pool.images
     paths = hashlib.sha256("\n".join(files.paths).encode()).hexdigest()
-    return {"paths": paths, "shape": list(files.shape), "decoder": DECODER}
+    key = {"paths": paths, "shape": list(files.shape), "decoder": DECODER}
+    rows = KeptRows(resolve(folder), key, files.shape, np.uint8, facts_of(files), "decoding")
+    return replace(pool, images=rows.get(lambda rows: files[rows].numpy(), check=check))
 
 
-def _todo(folder: Path, files: ImageFiles, facts: np.ndarray) -> np.ndarray | None:
-    """Rows of the pictures to decode; None if one of the files is missing or cut short. Refuses other pictures."""
-    key, marks = _key(files), None
-    with suppress(ValueError, OSError, EOFError):
-        key = json.loads((folder / "cache.json").read_text())
-        images, marks = (np.load(folder / name, mmap_mode="r") for name in NAMES[1:])  # "r+" would append zeros
-    if key != _key(files):
-        raise ValueError(f"{folder} is a cache of other pictures, or at another size; delete it or name another.")
-    if marks is None or images.shape != files.shape or marks.shape != (len(files), 2):
-        return None
-    return np.flatnonzero((marks[:, 0] != facts) | (marks[:, 1] == 0))
+def facts_of(images: ImageFiles | Tensor) -> np.ndarray:
+    """A number per picture, (n,) uint64, that changes with it: with a file's size or date, or with the pixels."""
+    if isinstance(images, ImageFiles):
+        stats = [images.file(row).stat() for row in range(len(images))]  # raises for a missing picture
+        told = (f"{s.st_size} {s.st_mtime_ns}".encode() for s in stats)
+    else:
+        told = (picture.numpy() for picture in images)
+    return np.frombuffer(b"".join(hashlib.blake2b(x, digest_size=8).digest() for x in told), dtype="<u8")
 
 
-def _fill(folder: Path, files: ImageFiles, facts: np.ndarray) -> None:
-    """Decode what is not decoded yet. Marks: (n, 2) uint64, what the picture was and, once done, its CRC-32."""
-    todo = _todo(folder, files, facts)  # again, because another process may have been here
-    if todo is None:
-        for name in NAMES:  # marks without their pictures, or unknown pictures
-            (folder / name).unlink(missing_ok=True)
-        _make(folder / "images.npy", files.shape, np.uint8)
-        _make(folder / "marks.npy", (len(files), 2), np.uint64)
-        with atomic(folder / "cache.json") as draft:
-            draft.write_text(json.dumps(_key(files)))
-        todo = np.arange(len(files))
-    images, marks = (np.load(folder / name, mmap_mode="r+") for name in NAMES[1:])
-    for start in tqdm(range(0, len(todo), BLOCK), desc="decoding", unit=f"x{BLOCK}", disable=not len(todo)):
-        rows = todo[start : start + BLOCK]
-        images[rows] = files[rows].numpy()
-        images.flush()  # before the marks, so that no mark stands for a picture that is not there
-        marks[rows] = [(facts[row], DONE | zlib.crc32(images[row])) for row in rows]
-        marks.flush()
+@dataclass(frozen=True)
+class KeptRows:
+    """An array on disk, one row per picture, each computed once.
+
+    Resumes where it was stopped; rows whose picture has changed since are computed again; a second process waits for
+    the first. The space is reserved first. A finished array may be on read-only storage.
+    """
+
+    folder: Path
+    key: dict  #: what the rows belong to; another key in the folder is refused
+    shape: tuple[int, ...]  #: (n, ...)
+    kind: type  #: of the numbers
+    facts: np.ndarray  #: (n,) uint64, see `facts_of`
+    doing: str  #: beside the progress bar
+
+    def get(self, compute: Callable[[np.ndarray], np.ndarray], *, check: bool = False) -> Tensor:
+        """All rows, memory-mapped; ``compute(rows)`` makes those that are missing. `check` compares with each CRC-32.
+
+        Raises:
+            ValueError: if the folder belongs to something else, or a row is damaged.
+            OSError: if the disk has too little space.
+        """
+        todo = self._todo()
+        if todo is None or len(todo):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):
+                self._fill(compute)
+        images = np.load(self.folder / "images.npy", mmap_mode="c")  # "c": writing changes memory, not the file
+        for row, (_, mark) in enumerate(np.load(self.folder / "marks.npy") if check else ()):
+            if mark != DONE | zlib.crc32(images[row]):
+                raise ValueError(f"{self.folder}: picture {row} is not what was written; delete the folder.")
+        return torch.from_numpy(images)
+
+    def _todo(self) -> np.ndarray | None:
+        """Rows to compute; None if one of the files is missing or cut short. Refuses rows of something else."""
+        key, marks = self.key, None
+        with suppress(ValueError, OSError, EOFError):
+            key = json.loads((self.folder / "cache.json").read_text())
+            images, marks = (np.load(self.folder / name, mmap_mode="r") for name in NAMES[1:])  # "r+" appends zeros
+        if key != self.key:
+            raise ValueError(
+                f"{self.folder} is a cache of other pictures, or at another size; delete it or name another."
+            )
+        if marks is None or images.shape != self.shape or marks.shape != (len(self.facts), 2):
+            return None
+        return np.flatnonzero((marks[:, 0] != self.facts) | (marks[:, 1] == 0))
+
+    def _fill(self, compute: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Compute what is missing. Marks: (n, 2) uint64, what the picture was and, once done, the row's CRC-32."""
+        todo = self._todo()  # again, because another process may have been here
+        if todo is None:
+            for name in NAMES:  # marks without their rows, or unknown rows
+                (self.folder / name).unlink(missing_ok=True)
+            _make(self.folder / "images.npy", self.shape, self.kind)
+            _make(self.folder / "marks.npy", (len(self.facts), 2), np.uint64)
+            with atomic(self.folder / "cache.json") as draft:
+                draft.write_text(json.dumps(self.key))
+            todo = np.arange(len(self.facts))
+        images, marks = (np.load(self.folder / name, mmap_mode="r+") for name in NAMES[1:])
+        with tqdm(total=len(todo), desc=self.doing, unit="picture", disable=not len(todo)) as bar:
+            for start in range(0, len(todo), BLOCK):
+                rows = todo[start : start + BLOCK]
+                images[rows] = compute(rows)
+                images.flush()  # before the marks, so that no mark stands for a row that is not there
+                marks[rows] = [(self.facts[row], DONE | zlib.crc32(images[row])) for row in rows]
+                marks.flush()
+                bar.update(len(rows))
 
 
 def _make(file: Path, shape: tuple[int, ...], kind: type) -> None:

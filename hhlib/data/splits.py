@@ -89,6 +89,8 @@ class Split:
     database: Part
     _: KW_ONLY
     network_size: int | None = None  #: side to which images are scaled on the device, in pixels; None leaves them
+    #: which backbone's vectors (n, D) are in the place of the images, with a digest of its weights; empty for pictures
+    vectors_of: str = ""
 
     @property
     def classes(self) -> list[str]:

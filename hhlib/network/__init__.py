@@ -1,6 +1,9 @@
-"""The HybridHash network: its `parts`, the whole (`model`), its sizes by name (`presets`), loaded `weights`."""
+"""The HybridHash network: its `parts`, the whole (`model`), loaded `weights`; pretrained networks (`backbones`) and what
+makes codes of them (`heads`); all of them by name (`presets`)."""
 
+from hhlib.network.backbones import Facts, digest, input_size, pretrained
+from hhlib.network.heads import Head, TimmHash
 from hhlib.network.model import HybridHash
 from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction, evaluating
-from hhlib.network.presets import PRESETS, check_pretrained, create, load_pretrained, names
+from hhlib.network.presets import PRESETS, TUNED, check_pretrained, create, facts_of, kind, load_pretrained, names
 from hhlib.network.weights import MatchReport, load_nest, load_released, load_weights

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -114,15 +113,24 @@ class DivideAndEncode(nn.Module):
     Lai et al., "Simultaneous Feature Learning and Hash Coding with Deep Neural Networks", CVPR 2015, section 3.2.
     """
 
-    def __init__(self, slice_length: int, bits: int):
+    SLICE = 50  #: features r per bit, as in the authors' network files
+
+    def __init__(self, bits: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(bits, slice_length) / math.sqrt(slice_length))
+        self.weight = nn.Parameter(torch.randn(bits, self.SLICE) / math.sqrt(self.SLICE))
         self.bias = nn.Parameter(torch.zeros(bits))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, K * r) -> (B, K)."""
         slices = F.relu(features).unflatten(1, self.weight.shape)  # (B, K, r)
         return (slices * self.weight).sum(dim=2) + self.bias
+
+
+def last_step(head: str, bits: int) -> tuple[int, nn.Module]:
+    """The last step of a head, one of `HEADS`, to K numbers -> how many features it needs (B, F), and the step."""
+    if head == "divide":
+        return bits * DivideAndEncode.SLICE, DivideAndEncode(bits)
+    return bits, nn.BatchNorm1d(bits) if head == "normalised" else nn.Identity()
 
 
 class HashLayer(nn.Module):
@@ -133,16 +141,13 @@ class HashLayer(nn.Module):
     "normalised" (each bit over the batch) or "divide" (`DivideAndEncode`); the losses say which one they need.
     """
 
-    SLICE = 50  #: features per bit of the "divide" head, as in its authors' network files
-
     def __init__(self, dim: int, bits: int, grid: int, pool: int, heads: int, variant: str, head: str):
         super().__init__()
         self.conv_row = nn.Conv2d(dim, dim, kernel_size=(1, 3), padding=(0, 1))
         self.conv_column = nn.Conv2d(dim, dim, kernel_size=(3, 1), padding=(1, 0))
         self.tokens = BlockTokenAttention(dim, grid, pool, heads, variant)
-        self.to_bits = nn.Conv2d(dim, bits * self.SLICE if head == "divide" else bits, kernel_size=1)
-        lasts = {"linear": nn.Identity, "normalised": nn.BatchNorm1d, "divide": partial(DivideAndEncode, self.SLICE)}
-        self.last = lasts[head](bits)  # nn.Identity ignores it
+        features, self.last = last_step(head, bits)
+        self.to_bits = nn.Conv2d(dim, features, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, b, b) -> z (B, K)."""

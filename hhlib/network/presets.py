@@ -1,11 +1,17 @@
-"""Networks by name: here (`create("micro", bits=32)`) and in timm (`timm.create_model("hybridhash_base", bits=32)`)."""
+"""Networks by name: here (`create("micro", bits=32)`) and in timm (`timm.create_model("hybridhash_base", bits=32)`).
+
+A name says which of three kinds a network is: a size of HybridHash ("micro"); "timm:" and the name of a pretrained
+network, all of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or the name of a pretrained
+network alone, which stays as it is and gets a head ("lite0").
+"""
 
 import warnings
 
-import timm
 from timm.models import register_model
 
-from hhlib.common import check_choice
+from hhlib.common import nearest
+from hhlib.network.backbones import LITE0, Facts, facts, known_backbones, pretrained
+from hhlib.network.heads import Head, TimmHash, load_backbone
 from hhlib.network.model import HybridHash
 from hhlib.network.weights import MatchReport, load_nest
 
@@ -21,35 +27,63 @@ PRESETS = {
 PRETRAINED = ("base", "small", "tiny")  #: networks of NesT's sizes
 
 
+TUNED = "timm:"  #: before the name of a pretrained network that is trained as a whole
+
+
 def names() -> list[str]:
-    """The names that `create` knows."""
+    """The sizes of HybridHash."""
     return list(PRESETS)
 
 
-def create(name: str, *, bits: int, **overrides) -> HybridHash:
-    """Build a network by name: ``create("micro", bits=32, img_size=64)``; `overrides` are arguments of `HybridHash`."""
-    return HybridHash(bits, **{**PRESETS[check_choice("network", name, PRESETS)], **overrides})
+def kind(name: str) -> str:
+    """What a network's name asks for: "hybridhash", "tuned" or "frozen". ValueError if there is no such network."""
+    if name in PRESETS:
+        return "hybridhash"
+    tuned = isinstance(name, str) and name.startswith(TUNED)
+    if (name.removeprefix(TUNED) if tuned else name) not in known_backbones():
+        allowed = f"{', '.join(PRESETS)}, {LITE0}, timm's name of a pretrained model, or {TUNED} and such a name"
+        hint = nearest(name, [*PRESETS, *known_backbones(), *(TUNED + known for known in known_backbones())])
+        raise ValueError(f"network is {name!r}, but it must be {allowed}.{hint}")
+    return "tuned" if tuned else "frozen"
+
+
+def facts_of(name: str) -> Facts | None:
+    """What is known of the pretrained network that a network's name asks for; None for sizes of HybridHash."""
+    return None if kind(name) == "hybridhash" else facts(name.removeprefix(TUNED))
+
+
+def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash:
+    """Build a network by name, with random weights; `arguments` are those of its class.
+
+    ``create("micro", bits=32, img_size=64)``, ``create("lite0", bits=32, dim=1280)``, ``create("timm:lite0", bits=32)``.
+    """
+    what = kind(name)
+    if what == "frozen":
+        return Head(bits, **arguments)
+    if what == "tuned":
+        return TimmHash(bits, backbone=name.removeprefix(TUNED), **arguments)
+    return HybridHash(bits, **{**PRESETS[name], **arguments})
 
 
 def check_pretrained(name: str) -> None:
     """Raise ValueError if there are no pretrained weights for the network of this name."""
-    if name not in PRETRAINED:
+    if kind(name) == "hybridhash" and name not in PRETRAINED:
         raise ValueError(f"network {name!r} has no pretrained weights; those exist for {', '.join(PRETRAINED)}.")
 
 
-def load_pretrained(net: HybridHash, name: str, **source) -> MatchReport:
-    """Fill the backbone of `net` with timm's NesT weights of its size, as the authors do; see `load_nest`.
+def load_pretrained(net: HybridHash | TimmHash, name: str, **source) -> MatchReport:
+    """Fill the backbone of `net` with pretrained weights: timm's NesT of its size, as the authors do, see `load_nest`;
+    or those of the timm model that it is.
 
-    The weights were trained on the 1,000 labelled classes of ImageNet at 224 pixels; for another image side, the
+    NesT's weights were trained on the 1,000 labelled classes of ImageNet at 224 pixels; for another image side, the
     position embeddings are resampled. They are downloaded, unless `source`, for `timm.create_model`, says otherwise.
     ValueError if there are none of this size or they do not fit, ConnectionError if they cannot be downloaded.
     """
     check_pretrained(name)
+    if isinstance(net, TimmHash):
+        return load_backbone(net, name.removeprefix(TUNED))
     side = net.img_size
-    try:
-        nest = timm.create_model(f"nest_{name}_jx", pretrained=True, **source)
-    except OSError as error:
-        raise ConnectionError(f"the pretrained weights nest_{name}_jx could not be downloaded: {error}") from error
+    nest = pretrained(f"nest_{name}_jx", **source)
     net.set_input_size(nest.levels[0].block_size * 4 * net.patch_size)
     report = load_nest(net, nest.state_dict())
     net.set_input_size(side)
@@ -62,7 +96,8 @@ def _register(name: str) -> None:
     def entry(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **kwargs):
         net = create(name, **kwargs)
         if pretrained:
-            report = load_pretrained(net, name, pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir)
+            source = dict(pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir)
+            report = load_pretrained(net, name, **{key: value for key, value in source.items() if value is not None})
             warnings.warn(f"nest_{name}_jx into hybridhash_{name}: {report}", stacklevel=3)
         return net
 

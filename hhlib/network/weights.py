@@ -54,7 +54,7 @@ def load_released(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport
         for theirs, ours in RELEASED_NAMES.items():
             name = name.replace(theirs, ours)
         state[name] = tensor
-    report = _fill(net, {name: tensor for name, tensor in state.items() if not name.startswith("FcLayer.")})
+    report = fill(net, {name: tensor for name, tensor in state.items() if not name.startswith("FcLayer.")})
     report.unused = [name for name in state if name.startswith("FcLayer.")]
     return report
 
@@ -66,20 +66,20 @@ def load_nest(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
     convolutions, block-token attention and hash layer are new and stay random. Layers beyond `depths` are left out and
     reported. NesT was trained with asymmetric "SAME" padding; this network, like the released one, pads symmetrically.
     """
-    return _fill(net, state_dict, may_miss=("hash_layer.", ".pool.reduce.", ".pool.tokens."))
+    return fill(net, state_dict, may_miss=("hash_layer.", ".pool.reduce.", ".pool.tokens."))
 
 
 def load_weights(net: HybridHash, path: Path) -> MatchReport:
     """Fill `net` from a `.safetensors` file of this kit; all tensors must fit."""
     try:
-        return _fill(net, load_file(path))
+        return fill(net, load_file(path))
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or cut short ({error}).") from error
     except ValueError as error:
         raise ValueError(f"{path} does not fit this network: {error}") from error
 
 
-def _fill(net: nn.Module, state: dict[str, Tensor], *, may_miss: tuple[str, ...] = ()) -> MatchReport:
+def fill(net: nn.Module, state: dict[str, Tensor], *, may_miss: tuple[str, ...] = ()) -> MatchReport:
     """Copy `state` into `net`, all or nothing; with `may_miss`, parts of names, those may be absent, others unused."""
     own = net.state_dict()
     report = MatchReport(

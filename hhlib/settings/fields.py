@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from functools import partial
 
-from hhlib import common, data, losses, network
+from hhlib import common, data, losses
+from hhlib import network as networks
 from hhlib.common import at_least, check_above, check_choice, check_settings, check_share, check_whole, one_of, setting
 
 CHOICES = {"validation": "validation_map", "queries": "query_map"}  #: column of the history that chooses the epoch
@@ -26,8 +27,11 @@ class Recipe:
     shift: int = setting(4, "random shift of training images each way, in pixels", at_least(0))
     flip: bool = setting(True, "mirror one training image in two, where it keeps its class")
     erase: int = setting(0, "side of the square covered in each training image, in pixels", at_least(0))
+    hidden: int = setting(512, "frozen backbone: width of the head's hidden layer; 0: none", at_least(0))
+    dropout: float = setting(0.5, "frozen backbone: share of numbers set to 0; 0 to below 1", check_share)
     drop_path: float = setting(0.0, "stochastic depth of the last layer; 0 to below 1", check_share)
-    pretrained: bool = setting(False, "start from NesT's ImageNet weights, where they exist")
+    pretrained: bool = setting(False, "start from pretrained weights, where they exist")
+    backbone_rate: float = setting(1.0, "share of the learning rate for pretrained layers; above 0", check_above)
     micro_batches: int = setting(1, "pieces of a batch in memory one by one; same loss", at_least(1))
     checkpointing: bool = setting(False, "keep only layers' inputs, compute the rest again")
     compile: bool = setting(False, "use torch.compile (no gain was measured on a CPU)")
@@ -45,6 +49,10 @@ def _check_dataset(_: str, value: str) -> None:
     data.short_name(value)
 
 
+def _check_network(_: str, value: str) -> None:
+    networks.kind(value)
+
+
 def _check_method(name: str, value: str) -> None:
     check_choice(name, value, losses.names())
 
@@ -55,7 +63,7 @@ class Settings:
 
     dataset: str = setting("digits", "a name of data/README.md, or a folder of pictures or lists", _check_dataset)
     method: str = setting("hybridhash", "training method, one of hh.losses.names()", _check_method)
-    network: str = setting("micro", "micro, tiny, small or base", one_of(*network.names()))
+    network: str = setting("micro", "micro to base, lite0, a timm model (frozen) or timm:NAME (tuned)", _check_network)
     bits: int = setting(32, "code length, 1 to 1024", partial(check_whole, least=1, most=common.MAX_BITS))
     seed: int = setting(0, "of split and training: same seed and machine, same numbers", at_least(0))
     image_size: int | None = setting(None, "side of the images in pixels; none: their own", at_least(1))
@@ -105,6 +113,11 @@ RECIPES = {
     "cifar10-2": _CIFAR10 | dict(epochs=20, small_epochs=8, validation=0.04, validate_every=4),
 }
 
+#: A head on the vectors of a frozen backbone: seconds on two CPU cores.
+_HEAD = dict(epochs=20, batch_size=64, learning_rate=1e-3, shift=0, flip=False, pretrained=True, validate_every=5)
+#: A pretrained network trained as a whole.
+_TUNED = dict(epochs=8, batch_size=32, learning_rate=1e-3, pretrained=True, backbone_rate=0.3, drop_path=0.1)
+
 #: What the authors' training script and their one log show, for photographs and in mixed precision. They choose the
 #: epoch on the queries; add choose=queries for that. For CIFAR-10 they neither shift nor mirror.
 RELEASED = dict(epochs=12, batch_size=64, optimizer="rmsprop", learning_rate=2.5e-5, schedule="constant") | dict(
@@ -116,7 +129,7 @@ def recipe_for(dataset: str, *, method: str = "hybridhash", network: str = "micr
     """The recipe that a training starts from.
 
     A folder of pictures starts as photographs do or, with the micro network, which is made for small pictures, as
-    CIFAR-10. Some methods start from other hyper-parameters than their publication's or from a share of the learning
+    CIFAR-10. Pretrained networks have recipes of their own. Some methods start from other hyper-parameters than their publication's or from a share of the learning
     rate, see `losses.Method`.
 
     Args:
@@ -126,5 +139,10 @@ def recipe_for(dataset: str, *, method: str = "hybridhash", network: str = "micr
         return Recipe(**RELEASED | (dict(shift=0, flip=False) if dataset in RECIPES else {}))
     small = network == "micro" and dataset not in data.names()
     recipe, wants = Recipe(**RECIPES.get(dataset, _CIFAR10 if small else _PHOTOGRAPHS)), losses.method(method)
+    if (kind := networks.kind(network)) == "frozen":
+        recipe = Recipe(**_HEAD)
+    elif kind == "tuned":
+        shown = dict(shift=recipe.shift, flip=recipe.flip, erase=recipe.erase)  # what pictures of this kind allow
+        recipe = Recipe(**_TUNED | shown)
     rate = recipe.learning_rate * wants.learning_rate_share
     return replace(recipe, learning_rate=rate, loss=dict(wants.recommended))

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hhlib import data, losses, metrics, network, retrieval
+from hhlib import data, losses, metrics, retrieval
+from hhlib import network as networks
 from hhlib.runs import Run
 from hhlib.settings import Settings
 from hhlib.training import keeping, setup
@@ -43,7 +44,7 @@ class Trainer:
         device = setup.choose_device(settings.device)
         self.precision = setup.choose_precision(settings.precision, device)
         self.part, self.validation = parts(split, settings)
-        self.mean, self.std = data.channel_statistics(self.part)
+        self.mean, self.std = statistics(self.part, settings.network)
         self.record = self._record(device)
         self.accelerator = setup.accelerator_for(device, self.precision, settings.seed)
         self.batch_size = min(self.recipe.batch_size, len(self.part))
@@ -51,9 +52,9 @@ class Trainer:
         self.history, self.timing, self.tally = [], [], Tally()
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
-        net, loss = network.create(**self.record["model"]), losses.create(**self.record["loss"])
-        if self.recipe.pretrained and fresh:
-            self.accelerator.print(network.load_pretrained(net, self.settings.network))
+        net, loss = networks.create(**self.record["model"]), losses.create(**self.record["loss"])
+        if self.recipe.pretrained and fresh and not split.vectors_of:
+            self.accelerator.print(networks.load_pretrained(net, self.settings.network))
         optimizer = setup.optimizer_for(net, loss, self.recipe)
         schedule = setup.schedule_for(optimizer, loss, self.recipe)
         self.net = setup.ready(net, self.accelerator, self.recipe)
@@ -82,6 +83,8 @@ class Trainer:
 
     def network_input(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> float: augmented at random, normalised, at half the side in the small epochs."""
+        if images.ndim == 2:  # vectors (B, D) of a frozen backbone
+            return images.float()
         recipe, flip = self.recipe, self.recipe.flip and self.split.flip
         images = data.augment(images, shift=recipe.shift, flip=flip, erase=recipe.erase, generator=self.generator)
         x = data.normalise(images, self.mean, self.std, self.split.image_size)
@@ -132,6 +135,8 @@ class Trainer:
 
     def set_image_side(self, epoch: int) -> None:
         """Let the network expect the images of this epoch: at half their side in the first ones, then at full."""
+        if networks.kind(self.settings.network) != "hybridhash":
+            return
         side = self.split.image_size // (2 if epoch < self.recipe.small_epochs else 1)
         if self.net.img_size == side:
             return
@@ -224,10 +229,23 @@ class Trainer:
         }
 
 
+def statistics(part: data.Part, name: str) -> tuple[list[float], list[float]]:
+    """Mean and spread of each channel, both in 0..1, that a network's pictures are normalised with: a pretrained one's
+    own, otherwise those of the part. Empty for vectors, which the head standardises."""
+    known = networks.facts_of(name)
+    if networks.kind(name) == "frozen":
+        return [], []
+    return (known.mean, known.std) if known else data.channel_statistics(part)
+
+
 def model_of(split: data.Split, settings: Settings) -> dict:
     """What `network.create` needs to build the network of a run."""
-    size, head = dict(bits=settings.bits, img_size=split.image_size), losses.method(settings.method).head
-    model = dict(name=settings.network) | size | dict(drop_path_rate=settings.recipe.drop_path)
+    recipe, head = settings.recipe, losses.method(settings.method).head
+    if networks.kind(settings.network) == "frozen":
+        size = dict(dim=split.query.pool.images.shape[1], hidden=recipe.hidden, dropout=recipe.dropout)
+    else:
+        size = dict(img_size=split.image_size, drop_path_rate=recipe.drop_path)
+    model = dict(name=settings.network, bits=settings.bits) | size
     return model | ({} if head == "linear" else {"head": head})
 
 
@@ -244,17 +262,27 @@ def parts(split: data.Split, settings: Settings) -> tuple[data.Part, data.Part]:
 
 def _check(split: data.Split, settings: Settings) -> None:
     data.check_disjoint(split)
-    recipe, size = settings.recipe, split.image_size
+    recipe, kind = settings.recipe, networks.kind(settings.network)
     if recipe.pretrained:
-        network.check_pretrained(settings.network)
+        networks.check_pretrained(settings.network)
+    if (kind == "frozen") != bool(split.vectors_of):
+        wanted = "vectors, see hhlib.features" if kind == "frozen" else "pictures"
+        raise ValueError(f"network is {settings.network!r}, which needs a split of {wanted}.")
+    if kind != "hybridhash" and recipe.small_epochs:
+        raise ValueError(f"small_epochs is {recipe.small_epochs}, but it must be 0 for network {settings.network!r}.")
+    if kind == "frozen" and not recipe.pretrained:
+        raise ValueError(f"pretrained is false, but the frozen backbone {settings.network} has to be pretrained.")
     if recipe.choose == "queries" and losses.method(settings.method).family == "asymmetric":
         raise ValueError(
             f"choose is 'queries', but {settings.method} is asymmetric and keeps its last epoch; it must be validation."
         )
+    if kind == "frozen":
+        return
+    size = split.image_size
     for name in ("shift", "erase"):
         if getattr(recipe, name) >= size:
             raise ValueError(f"{name} is {getattr(recipe, name)}, but images of {size} pixels allow 0 to {size - 1}.")
-    step = 4 * network.PRESETS[settings.network]["patch_size"]
+    step = 4 * networks.PRESETS[settings.network]["patch_size"] if recipe.small_epochs else 1
     if recipe.small_epochs and size % (2 * step):
         raise ValueError(
             f"small_epochs is {recipe.small_epochs}, but half of image_size {size} is not a multiple of {step}, as the "

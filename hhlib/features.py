@@ -1,0 +1,106 @@
+"""What a frozen, pretrained backbone says about pictures: vectors, computed once and kept on disk, shared by all runs."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+
+from hhlib import network
+from hhlib.common import check_choice, check_whole, resolve
+from hhlib.data import ImageFiles, KeptRows, Pool, Split, facts_of
+
+BATCH = 128  # pictures per pass
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained network that only looks: ``backbone(images) -> vectors``, with its own mean, spread and scaling."""
+
+    name: str  #: "lite0", or timm's name of a model
+    size: int  #: side to which pictures are scaled, in pixels
+    device: str = "cpu"
+    precision: str = "float32"  #: or "bf16", quicker where the hardware multiplies it
+
+    def __post_init__(self):
+        check_whole("image_size", self.size, 1)
+        check_choice("precision", self.precision, ("float32", "bf16"))
+
+    @cached_property
+    def net(self) -> nn.Module:
+        """The network; loaded when first used. ConnectionError if its weights are out of reach."""
+        net = network.pretrained(self.name, size=self.size)
+        return net.to(self.device, memory_format=torch.channels_last)
+
+    @property
+    def dim(self) -> int:
+        """Numbers D of a vector."""
+        return self.net.num_features
+
+    @cached_property
+    def key(self) -> dict:
+        """What vectors depend on, beside the pictures; the weights by their SHA-256."""
+        about = {"backbone": self.name, "weights": network.digest(self.net), "size": self.size}
+        return about | {"precision": self.precision}
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) uint8 -> vectors (B, D) float32, on the CPU.
+
+        Raises:
+            ValueError: if they are not such pictures.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, but they must be (n, 3, S, S) uint8.")
+        vectors = [self._look(some) for some in images.split(BATCH)]
+        return torch.cat(vectors) if vectors else torch.empty(0, self.dim)
+
+    def _look(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) uint8 -> (B, D), by the backbone's own pooling."""
+        known = network.facts_of(self.name)
+        x = images.to(self.device).float()
+        if x.shape[-1] != self.size:
+            how = dict(interpolation=InterpolationMode(known.interpolation), antialias=self.size < x.shape[-1])
+            x = resize(x, [self.size, self.size], **how).clamp(0, 255)  # (B, 3, size, size)
+        mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (known.mean, known.std))
+        x = ((x / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.net.forward_head(self.net.forward_features(x), pre_logits=True).float().cpu()
+
+    def pool(self, pool: Pool, folder: str | Path) -> Pool:
+        """The same pool with vectors (n, D) float16 in place of pictures: memory-mapped, kept below `folder`.
+
+        Vectors that are on disk are not computed again, unless their picture has changed; other weights or another size
+        have a folder of their own. A stopped extraction is completed by the next.
+
+        Raises:
+            ConnectionError: if the weights are out of reach.
+            ValueError: if vectors on disk are damaged, or a picture is.
+            OSError: if the disk has too little space.
+        """
+        images = pool.images
+        key = self.key | {"pictures": _which(pool)}
+        name = f"{self.name}-{self.size}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
+        shape = (len(pool.labels), self.dim)
+        kept = KeptRows(resolve(folder) / name, key, shape, np.float16, facts_of(images), f"{self.name} looks")
+        return replace(pool, images=kept.get(lambda rows: self(images[torch.as_tensor(rows)]).numpy()))
+
+    def split(self, split: Split, folder: str | Path) -> Split:
+        """The same split with vectors in place of pictures, see `pool`; the parts of one pool share one file."""
+        part = split.query
+        vectors = self.pool(part.pool, folder)
+        parts = {name: type(part)(vectors, part.rows) for name, part in split.parts().items()}
+        digest = hashlib.sha256(json.dumps(self.key).encode()).hexdigest()
+        return replace(split, **parts, network_size=None, vectors_of=f"{self.name} {digest[:12]}")
+
+
+def _which(pool: Pool) -> str:
+    """SHA-256 of the pictures' names and number, so that one folder serves every split of a data set."""
+    names = pool.paths if isinstance(pool.images, ImageFiles) else [str(tuple(pool.images.shape))]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
