@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hhlib import data, losses, metrics, network, retrieval, runs, training
+from hhlib import data, features, losses, metrics, network, retrieval, runs, training
 from hhlib.common import resolve
 from hhlib.settings import Settings, helps, read
 
@@ -79,12 +79,37 @@ class Experiment:
     @cached_property
     def split(self) -> data.Split:
         """The data set's query, train and database part; read when first asked for."""
-        s = self.settings
-        size = s.image_size
-        if size is None and s.dataset not in data.names():  # a folder: pictures of any size
-            size = 64 if s.network == "micro" else network.PRESETS[s.network]["img_size"]
+        s, size = self.settings, self._side()
         where = dict(root=s.data_dir, size=size, lists=s.lists or None)
         return data.load(s.dataset, seed=s.seed, cache=s.cache, download=s.download, **where)
+
+    def _side(self) -> int | None:
+        """Side of the pictures in pixels; None leaves those in memory as they are, and scales those on disk to 224."""
+        s, known = self.settings, network.facts_of(self.settings.network)
+        if s.image_size:
+            return s.image_size
+        if known:
+            small = 32 if s.dataset.split("-")[0] in data.sources.MEMORY else None
+            return network.input_size(s.network.removeprefix(network.TUNED), picture=small)
+        if s.dataset in data.names():
+            return None
+        return 64 if s.network == "micro" else network.PRESETS[s.network]["img_size"]  # a folder: pictures of any size
+
+    @cached_property
+    def backbone(self) -> features.Backbone | None:
+        """The frozen backbone, None if the network is trained as a whole."""
+        if network.kind(self.settings.network) != "frozen":
+            return None
+        precision = training.choose_precision(self.settings.precision, self.device)
+        return features.Backbone(self.settings.network, self.split.image_size, self.device, precision)
+
+    @cached_property
+    def inputs(self) -> data.Split:
+        """The split as the network gets it: pictures or, for a frozen backbone, vectors, which are computed once."""
+        if self.backbone is None:
+            return self.split
+        folder = resolve(self.settings.data_dir) / "features" / self.settings.named()["dataset"]
+        return self.backbone.split(self.split, folder)
 
     @cached_property
     def validation(self) -> data.Part:
@@ -96,12 +121,14 @@ class Experiment:
         """Mean and spread of the channels: those that the run was trained with, or would be."""
         if self.has("run.json"):
             return self.run.record["data"]["mean"], self.run.record["data"]["std"]
-        return data.channel_statistics(training.parts(self.split, self.settings)[0])
+        return training.statistics(training.parts(self.split, self.settings)[0], self.settings.network)
 
     @property
     def precision(self) -> str:
         """float32 or bf16: as the run was trained, or would be here."""
         kept = self.run.parameters.get("precision") if self.has("run.json") else None
+        if self.backbone is not None and self.settings.precision == "auto":
+            return kept or "float32"  # of the head, which is too small to gain from bf16
         return kept or training.choose_precision(self.settings.precision, self.device)
 
     def pictures(self, part: str | data.Part, rows: Sequence[int]) -> tuple[Tensor, Tensor, list[str]]:
@@ -123,16 +150,16 @@ class Experiment:
     def untrained(self) -> network.HybridHash:
         """A network like this one's, with random weights drawn from the seed."""
         torch.manual_seed(self.settings.seed)
-        return network.create(**training.model_of(self.split, self.settings)).to(self.device).eval()
+        return network.create(**training.model_of(self.inputs, self.settings)).to(self.device).eval()
 
     def trainer(self, **changes) -> training.Trainer:
         """A trainer at its start, to look at steps; `fit` makes its own. changes: settings that differ."""
-        return training.Trainer(self.split, replace(self.settings, **changes))
+        return training.Trainer(self.inputs, replace(self.settings, **changes))
 
     def fit(self, reports: Iterable[training.Report] = (training.print_line,)) -> runs.Run:
         """Train, or resume, or leave a finished run as it is; see `training.fit`."""
         reports = [*reports, *([training.TensorBoard(self.run)] if self.settings.tensorboard else [])]
-        training.fit(self.split, self.run, self.settings, reports)
+        training.fit(self.inputs, self.run, self.settings, reports)
         for name in ("net", "codes", "_statistics"):
             self.__dict__.pop(name, None)  # what was looked at before training
         return self.run
@@ -148,7 +175,16 @@ class Experiment:
         """
         mean, std = self._statistics
         how = dict(mean=mean, std=std, precision=self.precision, features=features)
-        return retrieval.encode(self.net if net is None else net, self._images(what), **how)
+        images = self._images(what)
+        if self.backbone is not None:
+            images = self._vectors(images)
+        return retrieval.encode(self.net if net is None else net, images, **how)
+
+    def _vectors(self, images: data.Part | Tensor) -> data.Part | Tensor:
+        """What the frozen backbone says: of a part, kept on disk; of new pictures, computed now."""
+        if isinstance(images, Tensor):
+            return self.backbone(images)
+        return images if images.pool.images.ndim == 2 else data.Part(self.inputs.query.pool, images.rows)
 
     def _images(self, what) -> data.Part | Tensor:
         if isinstance(what, data.Part | Tensor):

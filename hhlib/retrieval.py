@@ -44,12 +44,18 @@ def encode(
     device, outputs = next(net.parameters()).device, []
     if isinstance(images, Part):
         batches = (batch for batch, _, _ in loader(images, batch_size=batch_size, device=device.type))
+    elif images.ndim == 2 and images.is_floating_point():
+        batches = images.split(check_whole("batch_size", batch_size, 1))
     elif images.dtype != torch.uint8 or images.shape[1:] != (3, images.shape[-1], images.shape[-1]):
         raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, but they must be (n, 3, S, S) torch.uint8.")
     else:
         batches = images.split(check_whole("batch_size", batch_size, 1))
     with evaluating(net), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for batch in batches:  # (B, 3, S, S) uint8
+        for batch in batches:  # (B, 3, S, S) uint8, or vectors (B, D)
+            if batch.ndim == 2:
+                x = batch.to(device).float()
+                outputs.append(x.cpu() if features else net(x).float().cpu())
+                continue
             x = normalise(batch.to(device, non_blocking=True), mean, std, net.img_size)
             x = x.contiguous(memory_format=torch.channels_last)
             outputs.append((net.forward_features(x).mean(dim=(2, 3)) if features else net(x)).float().cpu())

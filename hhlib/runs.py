@@ -33,7 +33,11 @@ PACKAGES = ("torch", "timm", "accelerate", "faiss-cpu", "scikit-learn", "numpy")
 def folder(settings: Settings) -> Path:
     """Where a run with these settings is: <runs_dir>/<data set>/<method>-<network>-<bits>bits-seed<n>."""
     name = settings.named()
-    return resolve(settings.runs_dir) / name["dataset"] / "{method}-{network}-{bits}bits-seed{seed}".format(**name)
+    return (
+        resolve(settings.runs_dir)
+        / name["dataset"]
+        / "{method}-{network}-{bits}bits-seed{seed}".format(**name).replace(":", "-")
+    )
 
 
 def find(root: str | Path = "runs", made: str = "metrics.json") -> list["Run"]:

@@ -89,7 +89,9 @@ def pretrained(name: str, *, size: int | None = None, **source) -> nn.Module:
         check_whole("image_size", size, 1)
     if name == LITE0:
         return _lite0().eval()
-    how = (source or _source(name)) | (dict(img_size=size) if known.fixed_size and size not in (None, known.size) else {})
+    how = (source or _source(name)) | (
+        dict(img_size=size) if known.fixed_size and size not in (None, known.size) else {}
+    )
     try:
         return timm.create_model(name, pretrained=True, **how).eval()
     except OSError as error:

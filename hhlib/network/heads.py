@@ -63,7 +63,13 @@ class TimmHash(nn.Module):
     """
 
     def __init__(
-        self, bits: int, *, backbone: str, img_size: int | None = None, drop_path_rate: float = 0.0, head: str = "linear"
+        self,
+        bits: int,
+        *,
+        backbone: str,
+        img_size: int | None = None,
+        drop_path_rate: float = 0.0,
+        head: str = "linear",
     ):
         super().__init__()
         known = facts(backbone)

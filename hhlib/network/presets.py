@@ -55,7 +55,7 @@ def facts_of(name: str) -> Facts | None:
 def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash:
     """Build a network by name, with random weights; `arguments` are those of its class.
 
-    ``create("micro", bits=32, img_size=64)``, ``create("lite0", bits=32, dim=1280)``, ``create("timm:lite0", bits=32)``.
+    ``create("micro", bits=32, img_size=64)``, ``create("lite0", bits=32, dim=1280)``, ``create("timm:lite0", bits=8)``
     """
     what = kind(name)
     if what == "frozen":

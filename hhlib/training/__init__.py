@@ -3,4 +3,4 @@
 from hhlib.training.fitting import find_micro_batches, fit
 from hhlib.training.reports import Progress, Report, TensorBoard, print_line
 from hhlib.training.setup import choose_device, choose_precision
-from hhlib.training.trainer import Trainer, model_of, parts
+from hhlib.training.trainer import Trainer, model_of, parts, statistics

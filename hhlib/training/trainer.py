@@ -42,7 +42,9 @@ class Trainer:
         self.split, self.settings, self.recipe = split, settings, settings.recipe
         _check(split, settings)
         device = setup.choose_device(settings.device)
-        self.precision = setup.choose_precision(settings.precision, device)
+        frozen = networks.kind(settings.network) == "frozen"
+        wanted = "float32" if frozen and settings.precision == "auto" else settings.precision  # a head gains nothing
+        self.precision = setup.choose_precision(wanted, device)
         self.part, self.validation = parts(split, settings)
         self.mean, self.std = statistics(self.part, settings.network)
         self.record = self._record(device)
@@ -219,6 +221,7 @@ class Trainer:
         split, settings, recipe = self.split, self.settings, self.recipe
         sizes = dict(num_classes=len(split.classes), train_size=len(self.part))
         facts = dict(sizes=split.sizes, trained_on=len(self.part), validation=len(self.validation))
+        facts |= dict(vectors_of=split.vectors_of) if split.vectors_of else {}
         facts |= dict(topk=split.protocol.topk, split_seed=split.seed, fingerprint=split.fingerprint())
         return {
             "parameters": settings.named() | {"recipe": dict(vars(recipe)), "precision": self.precision},
