@@ -1,4 +1,4 @@
-"""What a frozen, pretrained backbone says about pictures: vectors, computed once and kept on disk, shared by all runs."""
+"""Vectors of pictures from a frozen, pretrained backbone: computed once, kept on disk, shared by all runs."""
 
 import hashlib
 import json

@@ -80,9 +80,14 @@ def input_size(name: str, *, picture: int | None = None) -> int:
 def pretrained(name: str, *, size: int | None = None, **source) -> nn.Module:
     """A pretrained network with its classifier, on the CPU, in evaluation mode.
 
-    `size` is the side of its pictures, in pixels; None is its own. `source`, for `timm.create_model`, may say where the
-    weights are; otherwise they are taken from where they were fetched before, or fetched from the hub. Raises ValueError for an unknown name,
-    ConnectionError if the weights are neither on disk nor within reach.
+    Args:
+        size: side of its pictures, in pixels; None is its own.
+        source: for `timm.create_model`, where the weights are; without it, they are taken from where they were fetched
+            before, or fetched from the hub.
+
+    Raises:
+        ValueError: for an unknown name.
+        ConnectionError: if the weights are neither on disk nor within reach.
     """
     known = facts(name)
     if size is not None:

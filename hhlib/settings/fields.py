@@ -129,8 +129,8 @@ def recipe_for(dataset: str, *, method: str = "hybridhash", network: str = "micr
     """The recipe that a training starts from.
 
     A folder of pictures starts as photographs do or, with the micro network, which is made for small pictures, as
-    CIFAR-10. Pretrained networks have recipes of their own. Some methods start from other hyper-parameters than their publication's or from a share of the learning
-    rate, see `losses.Method`.
+    CIFAR-10. Pretrained networks have recipes of their own. Some methods start from other hyper-parameters than their
+    publication's or from a share of the learning rate, see `losses.Method`.
 
     Args:
         start: "ours", found for this data set, or "released", the authors'.
