@@ -184,7 +184,7 @@ class Experiment:
         """What the frozen backbone says: of a part, kept on disk; of new pictures, computed now."""
         if isinstance(images, Tensor):
             return self.backbone(images)
-        return images if images.pool.images.ndim == 2 else data.Part(self.inputs.query.pool, images.rows)
+        return images if len(images.pool.images.shape) == 2 else data.Part(self.inputs.query.pool, images.rows)
 
     def _images(self, what) -> data.Part | Tensor:
         if isinstance(what, data.Part | Tensor):

@@ -1,6 +1,24 @@
 """Settings of all tests."""
 
+import pytest
 from hypothesis import settings
+from safetensors.torch import save_file
 
 settings.register_profile("kit", deadline=None)  # how long a case takes says nothing about the code
 settings.load_profile("kit")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub out of reach, from which ``hub(repository, net)`` has fetched weights before."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nobody listens on this port
+
+    def fetched(repository, net):
+        folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        for inner in ("refs", "snapshots/1"):
+            (folder / inner).mkdir(parents=True)
+        (folder / "refs/main").write_text("1")
+        save_file(net.state_dict(), folder / "snapshots/1/model.safetensors")
+
+    return fetched

@@ -49,9 +49,9 @@ def test_imports_point_down_only(path):
 
 
 def test_the_library_is_thin():
-    """It was 7,835 lines once; what is added comes with something that a library takes over. No file is two ideas."""
+    """It was 6,884 lines before pretrained backbones came in. No file is two ideas."""
     lines = {path: len(path.read_text().splitlines()) for path in (PROJECT / "hhlib").rglob("*.py")}
-    assert sum(lines.values()) <= 7_300
+    assert sum(lines.values()) <= 7_600
     assert max(lines.values()) <= 300
 
 

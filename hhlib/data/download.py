@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class Archive:
     megabytes: int  #: its size, for the progress bar where the server does not say
     makes: list[str]  #: files or folders, relative to where it is unpacked; if all are there, nothing is to be done
     md5: str | None = None  #: of the whole file; None if none is published (the content is checked when it is read)
+    #: called with the folder in which it is unpacked, before anything appears; raises ValueError if a file is wrong
+    check: Callable[[Path], None] | None = None
 
 
 def fetch(archive: Archive, folder: Path) -> None:
@@ -49,7 +52,7 @@ def fetch(archive: Archive, folder: Path) -> None:
     else:
         download(archive, file)
     try:
-        unpack(file, folder)
+        unpack(file, folder, archive.check)
     except ValueError as error:
         file.unlink()  # or every later call would fail on it
         raise ValueError(f"{error} It came from {archive.url} and was removed; call again to download it.") from error
@@ -101,8 +104,9 @@ def _receive(archive: Archive, part: Path) -> None:
         raise ConnectionResetError(f"{part.stat().st_size:,} of {total:,} bytes arrived")
 
 
-def unpack(file: Path, folder: Path) -> None:
-    """Unpack a .tar, .tar.gz or .zip, all or nothing. ValueError if it is damaged or a path or link leaves `folder`."""
+def unpack(file: Path, folder: Path, check: Callable[[Path], None] | None = None) -> None:
+    """Unpack a .tar, .tar.gz or .zip, all or nothing. ValueError if it is damaged or a path or link leaves `folder`, or
+    `check` says so."""
     for left in folder.glob(".unpacking-*"):  # by a process that was killed
         shutil.rmtree(left)
     with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=folder) as draft:
@@ -115,6 +119,8 @@ def unpack(file: Path, folder: Path) -> None:
             else:
                 with tarfile.open(file) as tar:
                     tar.extractall(draft, filter="data")
+            if check:
+                check(Path(draft))
         except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, ValueError) as error:
             raise ValueError(f"{file} cannot be unpacked ({str(error).splitlines()[0].rstrip(':. ')}).") from error
         for made in Path(draft).iterdir():

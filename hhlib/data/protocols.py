@@ -9,6 +9,7 @@ from hhlib.data.splits import Part, Pool, Protocol, Split, check_disjoint, given
 
 _IN = "The training images are in the database."
 _AGAIN = "rest+train"
+_SAME = "The database is the training set itself."
 
 #: name -> rule. digits and shapes are ours; the others are the field's (HashNet, Cao et al., ICCV 2017, and the code
 #: bases after it).
@@ -22,6 +23,8 @@ PROTOCOLS = {
     "nuswide_21_m": Protocol(2100, 10_500, _AGAIN, True, f"The same concepts on NUS-WIDE-m. {_IN}", None, 5000),
     "nuswide_81_m": Protocol(5000, 10_000, _AGAIN, False, f"NUS-WIDE-m, all 81 concepts. {_IN}", 168_692, 5000),
     "imagenet": Protocol(5000, 13_000, _AGAIN, True, f"100 classes; queries: validation images. {_IN}", 128_503, 1000),
+    "clothes": Protocol(372, 3068, "train", False, "Queries: the published test part. " + _SAME, 3068),
+    "clothes-validation": Protocol(341, 3068, "train", False, "Queries: the validation part. " + _SAME, 3068),
     "coco": Protocol(5000, 10_000, _AGAIN, False, f"MS-COCO 2014, 80 categories. {_IN}", 117_218, 5000),
 }
 
@@ -34,6 +37,8 @@ def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
     Raises ValueError if the seed is not a whole number, the pool is too small, or a query is in another part.
     """
     rng = np.random.default_rng(check_whole("seed", seed, 0))
+    if pool.published:
+        return _as_published(name, pool, protocol, seed)
     labels = pool.labels.numpy()
     anyone = np.ones(len(labels), dtype=bool)
     may_ask, may_teach = (anyone, anyone) if pool.held_out is None else (pool.held_out.numpy(), ~pool.held_out.numpy())
@@ -57,6 +62,19 @@ def draw(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
     database = {"rest": rest, "rest+train": rest + train, "train": train}[protocol.database]
     parts = (Part(pool, np.sort(np.concatenate(rows))) for rows in (query, train, database))
     split = Split(name, seed, protocol, *parts)
+    check_disjoint(split)
+    return split
+
+
+def _as_published(name: str, pool: Pool, protocol: Protocol, seed: int) -> Split:
+    """Seed 0: the published parts. Other seeds draw as many from all pictures, each class its share."""
+    if seed == 0:
+        query, train = (Part(pool, pool.published[part]) for part in ("query", "train"))
+    else:
+        everything = Part(pool, np.arange(len(pool.labels)))
+        others, query = hold_out(everything, protocol.query / len(everything), seed)
+        train = others if protocol.train >= len(others) else hold_out(others, protocol.train / len(others), seed)[1]
+    split = Split(name, seed, protocol, query, train, train)
     check_disjoint(split)
     return split
 

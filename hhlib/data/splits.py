@@ -5,7 +5,7 @@ import os
 import posixpath
 import warnings
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ class Pool:
     paths: list[str] | None = None  #: n names of the images, no two the same; None numbers them
     #: (n,) bool, the images that their source keeps for testing: only they are drawn as queries, and for nothing else
     held_out: Tensor | None = None
+    #: rows (n,) int64 of the published "query" and "train" part, which seed 0 takes; empty if none is published
+    published: dict[str, np.ndarray] = field(default_factory=dict)
 
     def path(self, row: int) -> str:
         """An image's name in list files."""

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from hhlib.data.download import Archive
-from hhlib.data.sources import cifar, coco, imagenet, nuswide
+from hhlib.data.sources import cifar, clothes, coco, imagenet, nuswide
 from hhlib.data.sources.cifar import cifar10
 from hhlib.data.sources.embedded import digits, shapes
 from hhlib.data.splits import Pool
@@ -20,6 +20,8 @@ FILES = {
     "nuswide_81_m": partial(nuswide.nuswide, small=True),
     "imagenet": imagenet.imagenet,
     "coco": coco.coco,
+    "clothes": clothes.clothes,
+    "clothes-validation": partial(clothes.clothes, queries="validation"),
 }
 
 
@@ -34,4 +36,6 @@ def archives(name: str) -> tuple[str, list[Archive]]:
         return "", [cifar.ARCHIVE]
     if name.startswith("nuswide"):
         return nuswide.FOLDER, nuswide.ARCHIVES
+    if name.startswith("clothes"):
+        return clothes.FOLDER, [clothes.ARCHIVE]
     return (coco.FOLDER, coco.ARCHIVES) if name == "coco" else ("", [])
