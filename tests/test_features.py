@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -37,18 +36,15 @@ def split():
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "classes"),
-    # ImageNet's class numbers: 497 church, 832 stupa, 698 palace, 663 monastery; 985 daisy, 308 fly, 309 bee ...
-    [("china.jpg", {663, 698, 832}), ("flower.jpg", {985, 723, 945, 716, 971, 309, 322, 326, 404, 417, 738, 947})],
-)
-def test_lite0_knows_imagenet(name, classes):
-    """Random weights, or weights in another order, would put 1 of 1,000 classes first by chance."""
+@pytest.mark.parametrize(("name", "number"), [("china.jpg", 698), ("flower.jpg", 985)])  # palace, daisy
+def test_lite0_knows_imagenet(name, number):
+    """scikit-learn's two photographs: a temple and a flower. Chance is 1 in 1,000."""
     picture = pil_to_tensor(Image.fromarray(load_sample_image(name)))
     x = center_crop(resize(picture, [256]), [224]).float()[None]
     with torch.inference_mode():
-        scores = network.pretrained("lite0")((x - 127) / 128).softmax(dim=1)[0]
-    assert int(scores.argmax()) in classes, (int(scores.argmax()), float(scores.max()))
+        likely = network.pretrained("lite0")((x - 127) / 128).softmax(dim=1)[0]
+    assert int(likely.argmax()) == number
+    assert likely[number] > 0.2
 
 
 def test_lite0_is_filled_strictly():
@@ -77,11 +73,9 @@ def test_a_timm_model_is_taken_from_what_was_fetched_before(name, hub):
     assert network.digest(found) == network.digest(there)
 
 
-def test_a_hub_out_of_reach_is_said_at_once(hub):
-    start = time.perf_counter()
-    with pytest.raises(ConnectionError, match="resnet18.a1_in1k .* cannot be reached .* lite0 needs no download"):
+def test_a_hub_out_of_reach_is_said_in_a_sentence(hub):
+    with pytest.raises(ConnectionError, match="resnet18.a1_in1k .* cannot be reached .*lite0 needs no download"):
         network.pretrained("resnet18.a1_in1k")
-    assert time.perf_counter() - start < 10  # the hub's own retries take 50 s
 
 
 @pytest.mark.parametrize(
@@ -105,9 +99,11 @@ def test_vectors_are_the_backbones_pooled_features(lite0, split):
 
 def test_pictures_are_scaled_as_the_backbone_wants_them(split):
     images = split.query.batch(range(2))[0]
+    bicubic = nn.functional.interpolate(images.float(), size=(64, 64), mode="bicubic", align_corners=False)
     large = features.Backbone("lite0", 64)
-    bicubic = torch.nn.functional.interpolate(images.float(), size=(64, 64), mode="bicubic", align_corners=False)
-    torch.testing.assert_close(large(images), features.Backbone("lite0", 64)(bicubic.clamp(0, 255).round().byte()), atol=0.05, rtol=0.05)  # fmt: skip
+    with torch.inference_mode():
+        expected = large.net.forward_features((bicubic.clamp(0, 255) - 127) / 128).mean(dim=(2, 3))
+    torch.testing.assert_close(large(images), expected, atol=1e-3, rtol=1e-3)
 
 
 class Counting(features.Backbone):
@@ -193,7 +189,7 @@ def test_what_is_no_picture_is_refused(lite0):
         lite0(torch.zeros(2, 3, 32, 32))
 
 
-# --- networks on top ---------------------------------------------------------------------------------------------------
+# --- networks on top --------------------------------------------------------------------------------------------------
 
 
 def test_a_head_is_what_its_docstring_says():
@@ -244,7 +240,7 @@ def test_load_pretrained_fills_the_backbone_and_names_the_match():
     assert all(torch.equal(own[name], theirs[name]) for name in own)
 
 
-# --- from settings to a score ------------------------------------------------------------------------------------------
+# --- from settings to a score -----------------------------------------------------------------------------------------
 
 QUICK = "epochs=2 image_size=32 device=cpu precision=float32"
 
