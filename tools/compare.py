@@ -1,6 +1,6 @@
 """Compare all methods on the vectors of one frozen backbone: three tables, with one budget for every method.
 
-    python tools/compare.py -p data_dir data [--datasets cifar10 clothes] [--bits 16 32 64] [--seeds 0 1 2]
+    python tools/compare.py -p data_dir data [--datasets cifar10 clothes-validation] [--bits 16 32 64] [--seeds 0 1 2]
 
 1. Tuning: five trainings per method choose its learning rate, then its own hyper-parameter, at 32 bits, on a fifth of
    the training images that is held out. Queries and database are not looked at.
@@ -217,7 +217,7 @@ def group_of(method: str) -> str:
 def main() -> int:
     """All tables; the exit code is 2 for a request that is wrong."""
     parser = parameter_parser(__doc__)
-    parser.add_argument("--datasets", nargs="+", default=["cifar10", "clothes"])
+    parser.add_argument("--datasets", nargs="+", default=["cifar10", "clothes-validation"])
     parser.add_argument("--methods", nargs="+", default=hh.losses.names(nested=False))
     parser.add_argument("--bits", nargs="+", type=int, default=[16, 32, 64])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
