@@ -65,7 +65,7 @@ def vectors(dataset: str, network: str, seed: int, settings: tuple) -> hh.data.S
 
 def split_of(job: dict) -> tuple[hh.data.Split, hh.data.Part, hh.data.Part]:
     """What a job trains on, and the parts that then ask and are searched."""
-    split = vectors(job["dataset"], job["network"], job["seed"], tuple(job["settings"]))
+    split = vectors(job["dataset"], job["network"], job["seed"], tuple(map(tuple, job["settings"])))
     if job["table"] == "tuning":
         rest, held = hh.data.hold_out(split.train, HELD_OUT, job["seed"])
         return replace(split, query=held, train=rest, database=rest), held, held
@@ -226,7 +226,7 @@ def main() -> int:
     given = parser.parse_args()
     start = time.perf_counter()
     runs_dir = dict(given.parameter).get("runs_dir", "runs")
-    pairs = [(name, value) for name, value in given.parameter if name != "runs_dir"]
+    pairs = [[name, value] for name, value in given.parameter if name != "runs_dir"]  # lists, as JSON keeps them
     base = dict(network=given.network, rate=1.0, knob=1.0, settings=pairs, runs_dir=f"{runs_dir}/compare")
     try:
         for dataset, seed in product(given.datasets, given.seeds):  # before several processes ask for them
