@@ -11,15 +11,18 @@
 What is on disk is not repeated: a comparison that was stopped resumes. `-p` takes settings, as everywhere.
 """
 
+import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,15 +139,24 @@ def keep(run: hh.runs.Run, job: dict, settings: hh.settings.Settings, scores: di
     return row
 
 
-def everything(jobs: list[dict], what: str, workers: int) -> list[dict]:
-    """The rows of all jobs, in their order; several at a time, longest kind first."""
-    rows: dict[int, dict] = {}
-    first = sorted(range(len(jobs)), key=lambda i: hh.losses.method(jobs[i]["method"]).family != "asymmetric")
+def needed(task: dict) -> list[dict]:
+    """The rows of `hashing` for one data set and length."""
+    torch.set_num_threads(1)
+    split = vectors(task["dataset"], task["network"], task["seed"], tuple(map(tuple, task["settings"])))
+    rows = hashing_rows(split, task["bits"], {name: Path(folder) for name, folder in task["runs"].items()})
+    return [{"dataset": task["dataset"]} | row for row in rows]
+
+
+def everything(jobs: list[dict], what: str, workers: int, work: Callable[[dict], Any] = finish) -> list:
+    """What `work` makes of each job, in their order; several at a time, the slow asymmetric methods first."""
+    slow = {m for m in hh.losses.names() if hh.losses.method(m).family == "asymmetric"}
+    done: dict[int, Any] = {}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(finish, jobs[i]): i for i in first}
-        for done in tqdm(as_completed(waiting), total=len(jobs), desc=what, unit="run"):
-            rows[waiting[done]] = done.result()
-    return [rows[i] for i in range(len(jobs))]
+        first = sorted(range(len(jobs)), key=lambda i: jobs[i].get("method") not in slow)
+        waiting = {pool.submit(work, jobs[i]): i for i in first}
+        for future in tqdm(as_completed(waiting), total=len(jobs), desc=what, unit="run"):
+            done[waiting[future]] = future.result()
+    return [done[i] for i in range(len(jobs))]
 
 
 def tune(base: dict, datasets: list[str], methods: list[str], workers: int) -> dict[tuple[str, str], dict]:
@@ -214,26 +226,20 @@ def group_of(method: str) -> str:
     return "asymmetric" if hh.losses.method(method).family == "asymmetric" else "compared"
 
 
-def main() -> int:
-    """All tables; the exit code is 2 for a request that is wrong."""
-    parser = parameter_parser(__doc__)
-    parser.add_argument("--datasets", nargs="+", default=["cifar10", "clothes-validation"])
-    parser.add_argument("--methods", nargs="+", default=hh.losses.names(nested=False))
-    parser.add_argument("--bits", nargs="+", type=int, default=[16, 32, 64])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--network", default="lite0", help="the frozen backbone")
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
-    given = parser.parse_args()
-    start = time.perf_counter()
-    runs_dir = dict(given.parameter).get("runs_dir", "runs")
-    pairs = [[name, value] for name, value in given.parameter if name != "runs_dir"]  # lists, as JSON keeps them
-    base = dict(network=given.network, rate=1.0, knob=1.0, settings=pairs, runs_dir=f"{runs_dir}/compare")
-    try:
-        for dataset, seed in product(given.datasets, given.seeds):  # before several processes ask for them
-            vectors(dataset, given.network, seed, tuple(map(tuple, pairs)))
-    except (ValueError, FileNotFoundError, ConnectionError) as error:
-        print(error, file=sys.stderr)
-        return 2
+def in_need_of_hashing(base: dict, fair: list[dict], given: argparse.Namespace) -> pd.DataFrame:
+    """The table that asks whether hashing is needed, with the runs of the first seed."""
+    tasks = []
+    for dataset, bits in product(given.datasets, (None, *given.bits)):
+        like = dict(dataset=dataset, bits=bits, seed=given.seeds[0])
+        runs = {job["method"]: str(hh.runs.folder(settings_of(job))) for job in fair if like.items() <= job.items()}
+        tasks.append(base | like | dict(runs=runs))
+    return pd.DataFrame(sum(everything(tasks, "do you need hashing", given.workers, needed), []))
+
+
+def tables(base: dict, given: argparse.Namespace) -> None:
+    """Make all tables, each from the one before."""
+    for dataset, seed in product(given.datasets, given.seeds):  # before several processes ask for them
+        vectors(dataset, given.network, seed, tuple(map(tuple, base["settings"])))
     best = tune(base, given.datasets, given.methods, given.workers)
 
     def jobs(table: str, lengths: list[int]) -> list[dict]:
@@ -249,10 +255,27 @@ def main() -> int:
     others = [job for job in unseen if job["method"] == given.methods[0]]
     rows = [baseline for job in others for baseline in without_labels_unseen(job)]
     write_table("unseen", pd.concat([table, pd.DataFrame(rows)]))
-    seed = given.seeds[0]
-    runs = {(j["dataset"], j["method"], j["bits"]): hh.runs.folder(settings_of(j)) for j in fair if j["seed"] == seed}
-    splits = {dataset: vectors(dataset, given.network, seed, tuple(map(tuple, pairs))) for dataset in given.datasets}
-    write_table("hashing", pd.DataFrame(hashing_rows(splits, runs, given.bits)))
+    write_table("hashing", in_need_of_hashing(base, fair, given))
+
+
+def main() -> int:
+    """All tables; the exit code is 2 for a request that is wrong."""
+    parser = parameter_parser(__doc__)
+    parser.add_argument("--datasets", nargs="+", default=["cifar10", "clothes-validation"])
+    parser.add_argument("--methods", nargs="+", default=hh.losses.names(nested=False))
+    parser.add_argument("--bits", nargs="+", type=int, default=[16, 32, 64])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--network", default="lite0", help="the frozen backbone")
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    given = parser.parse_args()
+    start = time.perf_counter()
+    runs_dir = dict(given.parameter).get("runs_dir", "runs")
+    pairs = [[name, value] for name, value in given.parameter if name != "runs_dir"]  # lists, as JSON keeps them
+    try:
+        tables(dict(network=given.network, rate=1.0, knob=1.0, settings=pairs, runs_dir=f"{runs_dir}/compare"), given)
+    except (ValueError, FileNotFoundError, ConnectionError) as error:
+        print(error, file=sys.stderr)
+        return 2
     print(f"done in {(time.perf_counter() - start) / 60:.1f} minutes")
     return 0
 

@@ -10,7 +10,6 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 import hhlib as hh
 
@@ -19,12 +18,17 @@ FIRST = 100  #: results that are reranked by floats
 BLOCK = 100  #: queries ranked at a time
 
 
-def hashing_rows(splits: dict[str, hh.data.Split], runs: dict[tuple, Path], lengths: list[int]) -> list[dict]:
-    """All rows of the table, for each data set."""
-    rows = []
-    for dataset, split in splits.items():
-        rows += [{"dataset": dataset} | row for row in Comparison(split).rows(dataset, runs, lengths)]
-    return rows
+def hashing_rows(split: hh.data.Split, bits: int | None, runs: dict[str, Path]) -> list[dict]:
+    """The rows of the table for one data set and one code length; without a length, those of floats and a classifier.
+
+    `runs` are the folders of trained methods by name. All times are those of one thread.
+    """
+    faiss.omp_set_num_threads(1)
+    comparison = Comparison(split)
+    if bits is None:
+        return list(comparison.without_codes())
+    rows = list(comparison.without_labels(bits))
+    return rows + [row for name, folder in runs.items() for row in comparison.method(name, hh.runs.Run(folder), bits)]
 
 
 def without_training(split: hh.data.Split, bits: int) -> list[dict]:
@@ -49,8 +53,8 @@ class Comparison:
         self.database = self.database[self.order]
         self.right["database"] = self.right["database"][self.order]
 
-    def rows(self, dataset: str, runs: dict[tuple, Path], lengths: list[int]) -> Iterator[dict]:
-        """Floats first, then codes of every length."""
+    def without_codes(self) -> Iterator[dict]:
+        """Floats, and a classifier that was given the labels."""
         mean = self.train.mean(axis=0)
         yield self.floats(
             "cosine of the vectors", self.query - mean, self.database - mean, kind="ceiling without labels"
@@ -63,10 +67,6 @@ class Comparison:
         number = hh.baselines.class_number(self.train, self.train_labels)
         codes = number(self.query), number(self.database)
         yield self.codes("class number", *codes, None, kind="classifier")
-        for bits in tqdm(lengths, desc=f"hashing {dataset}"):
-            yield from self.without_labels(bits)
-            for (_, method, _), folder in ((k, f) for k, f in runs.items() if k[0] == dataset and k[2] == bits):
-                yield from self.method(method, hh.runs.Run(folder), bits)
 
     def without_labels(self, bits: int) -> Iterator[dict]:
         """Codes that need the vectors only."""
@@ -105,7 +105,7 @@ class Comparison:
         index = faiss.IndexFlatIP(b.shape[1])
         index.add(b)
         seconds = fastest(lambda: index.search(a, FIRST))
-        scores = self.scored(lambda rows: np.argsort(-(a[rows] @ b.T), axis=1, kind="stable"))
+        scores = self.scored(lambda rows: np.argsort(-(a[rows] @ b.T), axis=1))
         size = {"bytes": 4 * b.shape[1], "microseconds": 1e6 * seconds / len(a)}
         return dict(name=name, kind=kind, bits=None, reranked=False) | scores | size
 
