@@ -192,26 +192,31 @@ def write_table(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def neighbours(jobs: list[dict], rows: list[dict]) -> pd.DataFrame:
+def neighbours(fair: list[dict], rows: list[dict], workers: int) -> pd.DataFrame:
     """Mean and spread over seeds, ranked; and whether a method is better than the next below, paired by query."""
-    table = pd.DataFrame([job | {"expected": row["expected"]} for job, row in zip(jobs, rows, strict=True)])
+    groups: dict[tuple, list[dict]] = {}
+    for job, row in zip(fair, rows, strict=True):
+        place = job["dataset"], job["bits"], group_of(job["method"])
+        groups.setdefault(place, []).append(job | {"expected": row["expected"]})
+    tasks = [
+        dict(zip(("dataset", "bits", "group"), place, strict=True)) | {"jobs": jobs} for place, jobs in groups.items()
+    ]
+    return pd.DataFrame(sum(everything(tasks, "neighbours", workers, ranked), []))
+
+
+def ranked(task: dict) -> list[dict]:
+    """The rows of one data set, length and group, best method first."""
+    table = pd.DataFrame(task.pop("jobs"))
+    mean = table.groupby("method")["expected"].agg(["mean", "std"]).sort_values("mean", ascending=False)
+    ap = {m: np.concatenate([ap_of(job) for job in table[table["method"] == m].to_dict("records")]) for m in mean.index}
     found = []
-    for (dataset, bits, group), some in table.assign(group=table["method"].map(group_of)).groupby(
-        ["dataset", "bits", "group"]
-    ):
-        mean = some.groupby("method")["expected"].agg(["mean", "std"]).sort_values("mean", ascending=False)
-        ap = {
-            m: np.concatenate([ap_of(job) for job in some[some["method"] == m].to_dict("records")]) for m in mean.index
-        }
-        for place, (method, (average, spread)) in enumerate(mean.iterrows()):
-            row = dict(
-                dataset=dataset, bits=bits, group=group, place=place + 1, method=method, mean=average, std=spread
-            )
-            if place + 1 < len(mean):
-                row |= {"next": mean.index[place + 1]}
-                row |= {"p_value": hh.metrics.compare(ap[method], ap[mean.index[place + 1]])["p_value"]}
-            found.append(row)
-    return pd.DataFrame(found)
+    for place, (method, (average, spread)) in enumerate(mean.iterrows()):
+        row = task | dict(place=place + 1, method=method, mean=average, std=spread)
+        if place + 1 < len(mean):
+            following = mean.index[place + 1]
+            row |= {"next": following, "p_value": hh.metrics.compare(ap[method], ap[following])["p_value"]}
+        found.append(row)
+    return found
 
 
 def ap_of(job: dict) -> np.ndarray:
@@ -249,7 +254,7 @@ def tables(base: dict, given: argparse.Namespace) -> None:
     fair = jobs("fair", given.bits)
     rows = everything(fair, "table", given.workers)
     write("fair", rows)
-    write_table("fair_neighbours", neighbours(fair, rows))
+    write_table("fair_neighbours", neighbours(fair, rows, given.workers))
     unseen = jobs("unseen", [max(given.bits)])
     table = write("unseen", everything(unseen, "unseen classes", given.workers))
     others = [job for job in unseen if job["method"] == given.methods[0]]
