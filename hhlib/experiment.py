@@ -132,13 +132,18 @@ class Experiment:
         return kept or training.choose_precision(self.settings.precision, self.device)
 
     def pictures(self, part: str | data.Part, rows: Sequence[int]) -> tuple[Tensor, Tensor, list[str]]:
-        """Some images of a part: pictures (n, 3, S, S) uint8, the same as the network gets them, and their titles."""
+        """Some images of a part: pictures (n, 3, S, S) uint8, the same as the network gets them, and their titles.
+
+        What the head of a frozen backbone gets are vectors (n, D).
+        """
         images, labels, _ = self._part(part).batch(rows)
         images = data.scale(images, self.split.image_size)
         return images, self.normalise(images), [self.split.describe(row) for row in labels]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Pictures (n, 3, S, S) uint8 -> what the network gets, (n, 3, S', S') float, on its device."""
+        """Pictures (n, 3, S, S) uint8 -> what the network gets, (n, 3, S', S') or (n, D) float, on its device."""
+        if self.backbone is not None:
+            return self.backbone(images).to(self.device)
         return data.normalise(images.to(self.device), *self._statistics, self.split.image_size)
 
     @cached_property

@@ -50,10 +50,13 @@ def table(root: str | Path = "runs") -> pd.DataFrame:
     return pd.DataFrame([_row(run) for run in find(root)])
 
 
-def kept_table() -> pd.DataFrame:
-    """The rows of `table` for the runs that come with the kit (results/families.csv); empty without that file."""
-    file = resolve("results/families.csv")
-    return pd.read_csv(file).fillna({"loss": ""}) if file.is_file() else pd.DataFrame()
+def kept_table(name: str = "families") -> pd.DataFrame:
+    """A table that comes with the kit, results/<name>.csv, see results/README.md; empty without that file.
+
+    "families" has the columns of `table`.
+    """
+    file = resolve(f"results/{name}.csv")
+    return pd.read_csv(file) if file.is_file() else pd.DataFrame()
 
 
 def optimism(history: pd.DataFrame) -> float:

@@ -8,10 +8,11 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
-from hhlib import settings
+from hhlib import losses, settings
 
 PROJECT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
@@ -128,6 +129,60 @@ def test_every_score_in_the_readme_comes_from_a_kept_run():
         for kind in ("expected", "worst", "best"):
             assert f"{scores['map'][kind]:.3f}" in line, kind
         assert f"| {run['parameters']['bits']} |" in line
+
+
+def kept(name):
+    return pd.read_csv(PROJECT / "results" / f"{name}.csv")
+
+
+@pytest.mark.parametrize("name", ["tuning", "fair", "unseen"])
+def test_every_row_of_a_table_names_its_run_and_commit(name):
+    rows = kept(name)
+    trained = rows[rows["method"].isin(losses.names())]
+    assert set(trained["method"]) == set(losses.names(nested=False))
+    for row in trained.to_dict("records"):
+        run = settings.read(row["run"])
+        assert {key: row[key] for key in run.named()} == run.named()
+        assert re.fullmatch("[0-9a-f]{40}", row["git_commit"])
+
+
+def test_every_method_had_five_trainings_to_choose_from():
+    rows = kept("tuning").groupby(["dataset", "method"])
+    assert (rows.size() == 5).all()
+    best = kept("tuning").loc[rows["expected"].idxmax()].set_index(["dataset", "method"])["run"]
+    for row in kept("fair").to_dict("records"):
+        chosen, used = settings.read(best[row["dataset"], row["method"]]), settings.read(row["run"])
+        assert used.recipe.learning_rate == chosen.recipe.learning_rate
+        if row["bits"] == 32:  # some hyper-parameters grow with the length
+            assert used.recipe.loss == chosen.recipe.loss
+
+
+def test_the_readme_quotes_the_table_of_methods():
+    rows = kept("fair").groupby(["method", "dataset", "bits"])["expected"]
+    mean, spread = rows.mean(), rows.std()
+    quoted = re.findall(r"^\| (\w+) \| (.* ± .*) \|$", (PROJECT / "README.md").read_text(), re.MULTILINE)
+    assert {method for method, _ in quoted} == set(losses.names(nested=False))
+    for method, cells in quoted:
+        keys = [(method, dataset, bits) for dataset in ("cifar10", "clothes-validation") for bits in (16, 32, 64)]
+        assert cells.split(" | ") == [f"{mean[key]:.3f} ± {spread[key]:.3f}" for key in keys], method
+
+
+def test_every_score_in_the_prose_of_page_7_is_in_a_table():
+    text = "\n".join(
+        cell.source
+        for cell in nbformat.read(PROJECT / "notebooks" / "07_pretrained.ipynb", as_version=4).cells
+        if cell.cell_type == "markdown"
+    )
+    scores = [column for name in ("tuning", "fair", "unseen", "hashing") for column in _scores(kept(name))]
+    known = {f"{value:.3f}" for column in scores for value in column.dropna()}
+    assert set(re.findall(r"\b0\.\d{3}\b", text)) <= known
+
+
+def _scores(table):
+    """The columns of scores of a table, and their means over seeds."""
+    yield from (table[column] for column in ("expected", "map", "precision@10", "std") if column in table)
+    if "seed" in table and "expected" in table:
+        yield table.groupby(["dataset", "method", "bits"])["expected"].mean()
 
 
 def requirements(lines):

@@ -28,6 +28,7 @@ from hhlib.settings.reading import typed
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
+INSIDE = ("02", "05", "05b")  #: pages that look inside HybridHash, and have nothing to show of another network
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
@@ -39,6 +40,7 @@ def main() -> int:
         chosen = choose(arguments.only)
         of_settings, of_pages = sort_out(arguments.parameter)
         experiment = hh.open(hh.settings.words(of_settings))
+        chosen = suited(chosen, experiment.settings.network)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
@@ -79,6 +81,18 @@ def choose(numbers: list[str] | None) -> list[Path]:
         if number not in known:
             raise ValueError(f"there is no notebook {number!r}; there are {', '.join(known)}.")
     return [path for number, path in known.items() if not numbers or number in numbers]
+
+
+def suited(pages: list[Path], network: str) -> list[Path]:
+    """The pages that a network can be shown on; those left out are named. ValueError if none is left."""
+    if hh.network.kind(network) == "hybridhash":
+        return pages
+    left_out = [path for path in pages if path.stem.split("_")[0] in INSIDE]
+    if left_out == pages:
+        hh.network.check_hybridhash(network)
+    if left_out:
+        print(f"left out for network {network}, because they look inside HybridHash:", *(p.stem for p in left_out))
+    return [path for path in pages if path not in left_out]
 
 
 def parameters(path: Path) -> dict[str, type]:

@@ -47,6 +47,12 @@ def kind(name: str) -> str:
     return "tuned" if tuned else "frozen"
 
 
+def check_hybridhash(name: str) -> None:
+    """Raise ValueError unless a network's name is a size of HybridHash, for who looks at its levels and its attention."""
+    if kind(name) != "hybridhash":
+        raise ValueError(f"network is {name!r}, but this page looks inside HybridHash: it must be {', '.join(PRESETS)}.")
+
+
 def facts_of(name: str) -> Facts | None:
     """What is known of the pretrained network that a network's name asks for; None for sizes of HybridHash."""
     return None if kind(name) == "hybridhash" else facts(name.removeprefix(TUNED))

@@ -79,6 +79,19 @@ def test_the_runner_chooses_by_number(monkeypatch):
         choose(["7"])
 
 
+def test_pages_that_look_inside_hybridhash_are_left_out_for_other_networks(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(RUNNER.parent)
+    from run_notebooks import INSIDE, suited
+
+    asking = [path for path in NOTEBOOKS if "check_hybridhash(network)" in path.read_text()]
+    assert [path.stem.split("_")[0] for path in asking] == list(INSIDE)
+    assert suited(NOTEBOOKS, "small") == NOTEBOOKS
+    assert suited(NOTEBOOKS, "timm:lite0") == [path for path in NOTEBOOKS if path not in asking]
+    assert asking[-1].stem in capsys.readouterr().out
+    with pytest.raises(ValueError, match="looks inside HybridHash: it must be micro"):
+        suited(asking, "lite0")
+
+
 def test_a_notebook_by_itself_refuses_bad_values_and_names_what_is_missing(tmp_path):
     first, fourth = NOTEBOOKS[0], NOTEBOOKS[3]
     for path, values, message in [
