@@ -34,9 +34,8 @@ def hashing_rows(split: hh.data.Split, bits: int | None, runs: dict[str, Path]) 
 def without_training(split: hh.data.Split, bits: int) -> list[dict]:
     """Scores of floats and of codes without labels, for a split of vectors."""
     comparison = Comparison(split)
-    mean = comparison.train.mean(axis=0)
-    rows = [comparison.floats("cosine", comparison.query - mean, comparison.database - mean, kind="without labels")]
-    rows += [row for row in comparison.without_labels(bits) if not row["reranked"]]
+    rows = [comparison.floats("cosine", *comparison.centred, kind="without labels")]
+    rows += list(comparison.without_labels(bits, ways=(False,)))
     return [{"method": row["name"], "expected": row["map"]} for row in rows]
 
 
@@ -52,13 +51,12 @@ class Comparison:
         self.order = np.random.default_rng(0).permutation(len(self.database))
         self.database = self.database[self.order]
         self.right["database"] = self.right["database"][self.order]
+        mean = self.train.mean(axis=0)
+        self.centred = self.query - mean, self.database - mean  # for cosines, which depend on the origin
 
     def without_codes(self) -> Iterator[dict]:
         """Floats, and a classifier that was given the labels."""
-        mean = self.train.mean(axis=0)
-        yield self.floats(
-            "cosine of the vectors", self.query - mean, self.database - mean, kind="ceiling without labels"
-        )
+        yield self.floats("cosine of the vectors", *self.centred, kind="ceiling without labels")
         classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(
             self.train, self.train_labels.argmax(axis=1)
         )
@@ -66,24 +64,32 @@ class Comparison:
         yield self.floats("linear classifier: cosine of probabilities", *probabilities, kind="classifier")
         number = hh.baselines.class_number(self.train, self.train_labels)
         codes = number(self.query), number(self.database)
-        yield self.codes("class number", *codes, None, kind="classifier")
+        for floats in (None, self.centred):
+            yield self.codes("class number", *codes, floats, kind="classifier")
 
-    def without_labels(self, bits: int) -> Iterator[dict]:
-        """Codes that need the vectors only."""
-        x, floats = self.train, (self.query - self.train.mean(axis=0), self.database - self.train.mean(axis=0))
-        draws = []
-        for seed in range(DRAWS):
-            encoder = hh.baselines.lsh(x, bits, seed=seed)
-            draws.append(self.codes(f"LSH, {DRAWS} draws", encoder(self.query), encoder(self.database), None))
-        several = {name: np.mean([row[name] for row in draws]) for name in ("map", "precision@10", "microseconds")}
-        yield draws[0] | several | {"std": np.std([row["map"] for row in draws], ddof=1)}
+    def without_labels(self, bits: int, ways: tuple[bool, ...] = (False, True)) -> Iterator[dict]:
+        """Codes that need the vectors only; ways: whether to rerank."""
+        x = self.train
+        yield from self.drawn(bits, ways)
         encoders: dict[str, Callable] = {"PCA-sign": hh.baselines.pca_sign(x, bits)}
         encoders["PCA, random rotation"] = hh.baselines.pca_rotated(x, bits)
         encoders["ITQ"] = hh.baselines.itq(x, bits, starts=1)
         for name, encoder in encoders.items():
             z = encoder(self.query), encoder(self.database)
-            yield self.codes(name, *z, None)
-            yield self.codes(name, *z, floats)
+            for again in ways:
+                yield self.codes(name, *z, self.centred if again else None)
+
+    def drawn(self, bits: int, ways: tuple[bool, ...]) -> Iterator[dict]:
+        """LSH, as the mean of several draws."""
+        rows: dict[bool, list[dict]] = {again: [] for again in ways}
+        for seed in range(DRAWS):
+            encoder = hh.baselines.lsh(self.train, bits, seed=seed)
+            z = encoder(self.query), encoder(self.database)
+            for again in ways:
+                rows[again].append(self.codes(f"LSH, {DRAWS} draws", *z, self.centred if again else None))
+        for some in rows.values():
+            mean = {name: np.mean([row[name] for row in some]) for name in ("map", "precision@10", "microseconds")}
+            yield some[0] | mean | {"std": np.std([row["map"] for row in some], ddof=1)}
 
     def method(self, method: str, run: hh.runs.Run, bits: int) -> Iterator[dict]:
         """A trained method: its codes, its codes reranked by z, and z itself as an embedding of floats."""
