@@ -50,7 +50,9 @@ def kind(name: str) -> str:
 def check_hybridhash(name: str) -> None:
     """Raise ValueError unless a network's name is a size of HybridHash, for who looks at its levels and its attention."""
     if kind(name) != "hybridhash":
-        raise ValueError(f"network is {name!r}, but this page looks inside HybridHash: it must be {', '.join(PRESETS)}.")
+        raise ValueError(
+            f"network is {name!r}, but this page looks inside HybridHash: it must be {', '.join(PRESETS)}."
+        )
 
 
 def facts_of(name: str) -> Facts | None:

@@ -60,14 +60,9 @@ def optimizer_for(net: nn.Module, loss: Method, recipe: Recipe) -> torch.optim.O
     if recipe.optimizer == "rmsprop":
         return torch.optim.RMSprop([*net.parameters(), *loss.parameters()], lr=rate, weight_decay=decay)
     parameters = [*net.named_parameters(), *loss.named_parameters()]  # some losses have parameters too
-    groups = []
-    for pretrained in (False, True) if recipe.backbone_rate != 1 else (None,):
-        these = [(n, p) for n, p in parameters if pretrained is None or n.startswith("backbone.") == pretrained]
-        share = recipe.backbone_rate if pretrained else 1.0
-        decays = [p for name, p in these if p.ndim > 1 and "pos_embed" not in name]
-        stays = [p for name, p in these if p.ndim == 1 or "pos_embed" in name]
-        groups += [{"params": decays, "weight_decay": decay, "lr": share * rate}]
-        groups += [{"params": stays, "weight_decay": 0.0, "lr": share * rate}]
+    decays = [p for name, p in parameters if p.ndim > 1 and "pos_embed" not in name]
+    stays = [p for name, p in parameters if p.ndim == 1 or "pos_embed" in name]
+    groups = [{"params": decays, "weight_decay": decay}, {"params": stays, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=rate, fused=True)
 
 
@@ -77,8 +72,7 @@ def schedule_for(optimizer: torch.optim.Optimizer, loss: Method, recipe: Recipe)
         return ConstantLR(optimizer, factor=1.0)
     steps = recipe.epochs * max(1, loss.images_an_epoch // recipe.batch_size)
     rise = recipe.warmup if recipe.warmup * steps > 1 else 0.0  # OneCycleLR divides by zero where it rises for one step
-    rates = [group["lr"] for group in optimizer.param_groups]
-    return OneCycleLR(optimizer, max_lr=rates, total_steps=steps, pct_start=rise)
+    return OneCycleLR(optimizer, max_lr=recipe.learning_rate, total_steps=steps, pct_start=rise)
 
 
 def ready(net: nn.Module, accelerator: Accelerator, recipe: Recipe) -> nn.Module:
