@@ -1,7 +1,6 @@
-"""The comparison of methods on frozen vectors: what is finished is not repeated, and its scores are those of the metrics."""
+"""The comparison of methods on frozen vectors: a finished run is not repeated, and scores are those of the metrics."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np

@@ -48,7 +48,7 @@ def kind(name: str) -> str:
 
 
 def check_hybridhash(name: str) -> None:
-    """Raise ValueError unless a network's name is a size of HybridHash, for who looks at its levels and its attention."""
+    """Raise ValueError unless a network is a HybridHash, for pages that look at its levels and attention."""
     if kind(name) != "hybridhash":
         raise ValueError(
             f"network is {name!r}, but this page looks inside HybridHash: it must be {', '.join(PRESETS)}."
