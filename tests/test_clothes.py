@@ -1,7 +1,11 @@
 """The photographs of clothes: the published parts, other seeds, and a download in which every picture is checked."""
 
 import hashlib
+import threading
 import zipfile
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -97,6 +101,29 @@ def test_one_wrong_picture_and_nothing_appears(archive, tmp_path, first, said):
     with pytest.raises(ValueError, match=said):
         download.unpack(archive(first=first), tmp_path / "out", clothes.check)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Where the files of `tmp_path` are served."""
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_photographs_are_fetched_on_request(root, tmp_path, address, monkeypatch):
+    digests = {}
+    with zipfile.ZipFile(tmp_path / "commit.zip", "w") as file:
+        for path in clothes.manifest():
+            raw = (root / "clothes" / path).read_bytes()
+            digests[path] = hashlib.sha1(b"blob %d\0" % len(raw) + raw).hexdigest()
+            file.writestr(f"{clothes.UNPACKED}/{path}", raw)
+    monkeypatch.setattr(clothes, "manifest", lambda: digests)
+    monkeypatch.setattr(clothes, "ARCHIVE", replace(clothes.ARCHIVE, url=f"{address}/commit.zip"))
+    fetched = data.load("clothes", root=tmp_path / "data", size=8, download=True)
+    assert fetched.fingerprint() == data.load("clothes", root=root, size=8).fingerprint()
 
 
 def test_the_sha1_is_that_of_git(tmp_path, monkeypatch):
