@@ -13,7 +13,7 @@ import pytest
 from hhlib import data
 from hhlib.data import download, sources
 from hhlib.data.download import Archive
-from hhlib.data.sources import cifar, coco
+from hhlib.data.sources import cifar, clothes, coco
 
 CONTENT = bytes(range(256)) * 40_000  # 10 MB
 
@@ -214,5 +214,7 @@ def test_every_archive_says_where_and_how_large_and_which_bytes():
     for name in data.names():
         folder, wanted = sources.archives(name)
         assert all(one.url.startswith("http") and one.megabytes and one.makes for one in wanted)
-        assert bool(folder) == (name.startswith("nuswide") or name == "coco")
+        assert bool(folder) == name.startswith(("nuswide", "coco", "clothes"))
     assert [len(one.md5) for one in [*coco.ARCHIVES, cifar.ARCHIVE]] == [32] * 4
+    assert clothes.ARCHIVE.check is clothes.check  # of every picture, because archives made on request may differ
+    assert clothes.COMMIT in clothes.ARCHIVE.url

@@ -302,6 +302,8 @@ def test_the_protocols_are_those_of_the_table():
     assert table == {
         "digits": (200, 1_000, 597, None),
         "shapes": (300, 1_200, 2_000, None),
+        "clothes": (372, 3_068, 3_068, None),
+        "clothes-validation": (341, 3_068, 3_068, None),
         "cifar10": (1_000, 5_000, 54_000, None),
         "cifar10-1": (1_000, 5_000, 59_000, None),
         "cifar10-2": (10_000, 50_000, 50_000, None),

@@ -88,7 +88,7 @@ def test_pages_that_look_inside_hybridhash_are_left_out_for_other_networks(monke
     assert suited(NOTEBOOKS, "small") == NOTEBOOKS
     assert suited(NOTEBOOKS, "timm:lite0") == [path for path in NOTEBOOKS if path not in asking]
     assert asking[-1].stem in capsys.readouterr().out
-    with pytest.raises(ValueError, match="looks inside HybridHash: it must be micro"):
+    with pytest.raises(ValueError, match="looks inside HybridHash: it must be base, small, tiny, micro"):
         suited(asking, "lite0")
 
 
