@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.linalg import orthogonal_procrustes
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from hhlib.common import check_bits, check_whole
@@ -82,9 +82,18 @@ def class_number(x: np.ndarray, labels: np.ndarray) -> Encoder:
     All images given the same class share a code, so mAP is as good as the classifier, and nothing tells two of them
     apart. `labels` (n, C) must have one label each.
     """
+    return answer(classifier(x, labels), np.shape(labels)[1])
+
+
+def classifier(x: np.ndarray, labels: np.ndarray) -> Pipeline:
+    """The classifier of `class_number`, fitted. ValueError unless each row of `labels` (n, C) has one label."""
     labels = np.asarray(labels)
     if (np.count_nonzero(labels, axis=1) != 1).any():
         raise ValueError("labels must give each image exactly one class, but some have none or several.")
-    bits = max(1, (labels.shape[1] - 1).bit_length())
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, labels.argmax(axis=1))
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, labels.argmax(axis=1))
+
+
+def answer(model: Pipeline, classes: int) -> Encoder:
+    """What a fitted `classifier` of so many classes answers, as in `class_number`."""
+    bits = max(1, (classes - 1).bit_length())
     return lambda y: np.where(model.predict(y)[:, None] >> np.arange(bits) & 1, 1.0, -1.0)

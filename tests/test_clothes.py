@@ -22,6 +22,11 @@ def content(path):
     return Image.new("RGB", (8, 8), colour)
 
 
+def sha1(raw):
+    """As git computes it."""
+    return hashlib.sha1(b"blob %d\0" % len(raw) + raw).hexdigest()
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """All 3,781 paths of the manifest, each a small picture."""
@@ -74,7 +79,7 @@ def test_the_test_part_is_not_needed_where_it_does_not_ask(root, tmp_path):
 def archive(tmp_path, monkeypatch):
     """A function that makes the archive, from the bytes of each picture."""
     pictures = {f"{part}/hat/{n}.jpg": f"{part} {n}".encode() for part in clothes.PARTS for n in range(2)}
-    listed = {path: hashlib.sha1(b"blob %d\0" % len(raw) + raw).hexdigest() for path, raw in pictures.items()}
+    listed = {path: sha1(raw) for path, raw in pictures.items()}
     monkeypatch.setattr(clothes, "manifest", lambda: listed)
 
     def make(**changed):
@@ -118,7 +123,7 @@ def test_the_photographs_are_fetched_on_request(root, tmp_path, address, monkeyp
     with zipfile.ZipFile(tmp_path / "commit.zip", "w") as file:
         for path in clothes.manifest():
             raw = (root / "clothes" / path).read_bytes()
-            digests[path] = hashlib.sha1(b"blob %d\0" % len(raw) + raw).hexdigest()
+            digests[path] = sha1(raw)
             file.writestr(f"{clothes.UNPACKED}/{path}", raw)
     monkeypatch.setattr(clothes, "manifest", lambda: digests)
     monkeypatch.setattr(clothes, "ARCHIVE", replace(clothes.ARCHIVE, url=f"{address}/commit.zip"))

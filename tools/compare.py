@@ -1,4 +1,4 @@
-"""Compare all methods on the vectors of one frozen backbone: three tables, with one budget for every method.
+"""Compare all methods on the vectors of one frozen backbone: four tables, with one budget for every method.
 
     python tools/compare.py -p data_dir data [--datasets cifar10 clothes-validation] [--bits 16 32 64] [--seeds 0 1 2]
 
@@ -66,9 +66,14 @@ def vectors(dataset: str, network: str, seed: int, settings: tuple) -> hh.data.S
     return hh.open(hh.settings.words(settings), **given).inputs
 
 
+def inputs_of(job: dict) -> hh.data.Split:
+    """The vectors that a job is about."""
+    return vectors(job["dataset"], job["network"], job["seed"], tuple(map(tuple, job["settings"])))
+
+
 def split_of(job: dict) -> tuple[hh.data.Split, hh.data.Part, hh.data.Part]:
     """What a job trains on, and the parts that then ask and are searched."""
-    split = vectors(job["dataset"], job["network"], job["seed"], tuple(map(tuple, job["settings"])))
+    split = inputs_of(job)
     if job["table"] == "tuning":
         rest, held = hh.data.hold_out(split.train, HELD_OUT, job["seed"])
         return replace(split, query=held, train=rest, database=rest), held, held
@@ -142,8 +147,7 @@ def keep(run: hh.runs.Run, job: dict, settings: hh.settings.Settings, scores: di
 def needed(task: dict) -> list[dict]:
     """The rows of `hashing` for one data set and length."""
     torch.set_num_threads(1)
-    split = vectors(task["dataset"], task["network"], task["seed"], tuple(map(tuple, task["settings"])))
-    rows = hashing_rows(split, task["bits"], {name: Path(folder) for name, folder in task["runs"].items()})
+    rows = hashing_rows(inputs_of(task), task["bits"], {name: Path(folder) for name, folder in task["runs"].items()})
     return [{"dataset": task["dataset"]} | row for row in rows]
 
 
@@ -244,7 +248,7 @@ def in_need_of_hashing(base: dict, fair: list[dict], given: argparse.Namespace) 
 def tables(base: dict, given: argparse.Namespace) -> None:
     """Make all tables, each from the one before."""
     for dataset, seed in product(given.datasets, given.seeds):  # before several processes ask for them
-        vectors(dataset, given.network, seed, tuple(map(tuple, base["settings"])))
+        inputs_of(base | dict(dataset=dataset, seed=seed))
     best = tune(base, given.datasets, given.methods, given.workers)
 
     def jobs(table: str, lengths: list[int]) -> list[dict]:

@@ -7,9 +7,6 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 import hhlib as hh
 
@@ -57,12 +54,10 @@ class Comparison:
     def without_codes(self) -> Iterator[dict]:
         """Floats, and a classifier that was given the labels."""
         yield self.floats("cosine of the vectors", *self.centred, kind="ceiling without labels")
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(
-            self.train, self.train_labels.argmax(axis=1)
-        )
+        classifier = hh.baselines.classifier(self.train, self.train_labels)
         probabilities = [classifier.predict_proba(x).astype(np.float32) for x in (self.query, self.database)]
         yield self.floats("linear classifier: cosine of probabilities", *probabilities, kind="classifier")
-        number = hh.baselines.class_number(self.train, self.train_labels)
+        number = hh.baselines.answer(classifier, self.train_labels.shape[1])
         codes = number(self.query), number(self.database)
         for floats in (None, self.centred):
             yield self.codes("class number", *codes, floats, kind="classifier")
