@@ -66,7 +66,8 @@ class Experiment:
         import pandas as pd
 
         values = vars(self.settings) | vars(self.settings.recipe)
-        rows = {name: (values[name], text) for name, text in helps().items() if name not in ("recipe", "loss")}
+        rows = {name: (values[name], text) for name, text in helps().items() if name not in ("recipe", "loss", "net")}
+        rows |= {f"net.{name}": (x, "see hh.network.HybridHash") for name, x in self.settings.recipe.net.items()}
         own = losses.hyperparameters(self.settings.method)
         loss = losses.defaults(self.settings.method) | self.settings.recipe.loss
         rows |= {f"loss.{name}": (loss[name], field.metadata["help"]) for name, field in own.items()}
@@ -93,7 +94,9 @@ class Experiment:
             return network.input_size(s.network.removeprefix(network.TUNED), picture=small)
         if s.dataset in data.names():
             return None
-        return 64 if s.network == "micro" else network.PRESETS[s.network]["img_size"]  # a folder: pictures of any size
+        return (
+            64 if s.network in ("micro", network.PLAIN) else network.PRESETS[s.network]["img_size"]
+        )  # a folder: pictures of any size
 
     @cached_property
     def backbone(self) -> features.Backbone | None:
@@ -180,6 +183,8 @@ class Experiment:
         """
         mean, std = self._statistics
         how = dict(mean=mean, std=std, precision=self.precision, features=features)
+        recipe = self.run.parameters["recipe"] if self.has("run.json") else vars(self.settings.recipe)
+        how |= dict(flip=recipe["flip_average"] and self.split.flip)
         images = self._images(what)
         if self.backbone is not None:
             images = self._vectors(images)

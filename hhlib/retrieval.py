@@ -30,13 +30,15 @@ def encode(
     precision: str = "float32",
     batch_size: int = 500,
     features: bool = False,
+    flip: bool = False,
 ) -> Tensor:
     """The network's outputs for all images, in their order: z (n, K) float32, on the CPU; its mode is left as it was.
 
     `images` are a part of a split, or any pictures (n, 3, S, S) uint8; they are scaled to the network's input size,
     `batch_size` at a time: lower it if memory runs out. `mean` and `std` of the channels are as in training (`run.json`
     has them). `precision` is "float32", or "bf16" for automatic mixed precision. With `features`, the result is the
-    backbone's features, averaged over the image, (n, D). FloatingPointError if an output is not a finite number.
+    backbone's features, averaged over the image, (n, D). `flip` gives the mean of an image's outputs and of its mirror
+    image's, for twice the work. FloatingPointError if an output is not a finite number.
     """
     check_choice("precision", precision, ("float32", "bf16"))
     if not len(images):
@@ -58,7 +60,9 @@ def encode(
                 continue
             x = normalise(batch.to(device, non_blocking=True), mean, std, net.img_size)
             x = x.contiguous(memory_format=torch.channels_last)
-            outputs.append((net.forward_features(x).mean(dim=(2, 3)) if features else net(x)).float().cpu())
+            seen = (x, x.flip(3)) if flip else (x,)
+            z = [net.forward_features(x).mean(dim=(2, 3)) if features else net(x) for x in seen]
+            outputs.append(torch.stack(z).float().mean(dim=0).cpu())
     z = torch.cat(outputs)
     if bad := int((~z.isfinite()).any(dim=1).sum()):
         raise FloatingPointError(f"the network's outputs for {bad} of {len(z)} images are not finite numbers.")

@@ -166,4 +166,4 @@ def test_the_table_of_settings_has_every_name_once(own):
     assert table.index.is_unique
     assert table.loc["epochs", "value"] == 2
     assert table.loc["loss.alpha", "value"] is None
-    assert set(hh.settings.helps()) - {"recipe", "loss"} <= set(table.index)
+    assert set(hh.settings.helps()) - {"recipe", "loss", "net"} <= set(table.index)

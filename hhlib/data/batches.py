@@ -50,6 +50,17 @@ def loader(
     )
 
 
+def class_by_class(part: Part, seed: int) -> Tensor:
+    """An order of a part's rows in which the classes take turns, (m,) int64: every stretch of C rows shows all C.
+
+    Inside a class, the order is random; all classes are cut to the size of the smallest one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    which = [column.nonzero().flatten() for column in part.labels.T if column.any()]  # rows of each class
+    drawn = [rows[torch.randperm(len(rows), generator=generator)][: min(map(len, which))] for rows in which]
+    return torch.stack(drawn, dim=1).flatten()
+
+
 def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over a part's images, both in 0..1: -> (3 numbers, 3 numbers)."""
     total, squares, count = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0
@@ -78,38 +89,48 @@ def scale(images: Tensor, size: int) -> Tensor:
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
-def augment(images: Tensor, *, shift: int, flip: bool, erase: int = 0, generator: torch.Generator) -> Tensor:
+def augment(
+    images: Tensor,
+    *,
+    shift: int,
+    flip: bool | Tensor,
+    erase: int = 0,
+    paste: bool = False,
+    generator: torch.Generator,
+) -> Tensor:
     """Shift each image at random by up to `shift` pixels each way, mirror half of them, cover a square of each.
 
     Args:
         images: (B, 3, S, S) uint8; the result is the same. The whole batch at once, by indexing: no loop over images.
         shift: pixels, 0 <= shift < S; what comes in at the border is reflected.
-        flip: whether to mirror an image, left to right, with probability 1/2.
+        flip: whether to mirror an image, left to right, with probability 1/2; or which ones to mirror, (B,) bool.
         erase: side of the covered square in pixels, 0 <= erase <= S, 0 for none; see `_erase`.
+        paste: what covers the square: another image's pixels, or the image's mean colour.
         generator: source of the random numbers, on the CPU, so that every device draws the same.
     """
     B, _, S, _ = images.shape
     padded = F.pad(images.float(), (shift,) * 4, mode="reflect").to(images.dtype)  # (B, 3, S+2s, S+2s)
     rows, columns = torch.randint(0, 2 * shift + 1, (2, B, 1), generator=generator) + torch.arange(S)  # (B, S) each
-    if flip:
-        mirrored = torch.rand(B, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    if flip is not False:
+        mirrored = torch.rand(B, generator=generator) < 0.5 if flip is True else flip.cpu()
+        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
     batch, rows, columns = (i.to(images.device) for i in (torch.arange(B), rows, columns))
     out = padded[batch[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (B, S, S, 3)
     out = out.permute(0, 3, 1, 2).contiguous()  # (B, 3, S, S)
-    return _erase(out, erase, generator) if erase else out
+    return _erase(out, erase, paste, generator) if erase else out
 
 
-def _erase(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Cover one square with the image's mean colour, so that no single detail decides: (B, 3, S, S) -> the same.
+def _erase(images: Tensor, side: int, paste: bool, generator: torch.Generator) -> Tensor:
+    """Cover one square of each image, so that no single detail decides: (B, 3, S, S) -> the same.
 
-    The square's centre is anywhere in the image, so part of it may be outside. DeVries & Taylor, "Improved
-    Regularization of Convolutional Neural Networks with Cutout", 2017 (arXiv 1708.04552).
+    The square's centre is anywhere in the image, so part of it may be outside. It has the image's mean colour (DeVries
+    & Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017, arXiv 1708.04552) or, with
+    `paste`, what another image shows there (as in Yun et al., "CutMix", ICCV 2019, but the label stays one image's).
     """
     B, _, S, _ = images.shape
     first = torch.randint(0, S, (2, B, 1), generator=generator) - side // 2
     offset = torch.arange(S) - first  # (2, B, S)
     rows, columns = ((offset >= 0) & (offset < side)).to(images.device)
     covered = rows[:, None, :, None] & columns[:, None, None, :]  # (B, 1, S, S)
-    colour = images.float().mean(dim=(2, 3), keepdim=True).to(images.dtype)  # (B, 3, 1, 1)
-    return torch.where(covered, colour, images)
+    mean = images.float().mean(dim=(2, 3), keepdim=True).to(images.dtype)  # (B, 3, 1, 1)
+    return torch.where(covered, images.roll(1, dims=0) if paste else mean, images)

@@ -5,15 +5,19 @@ from hhlib.network.backbones import Facts, digest, input_size, pretrained
 from hhlib.network.heads import Head, TimmHash
 from hhlib.network.model import HybridHash
 from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction, evaluating
+from hhlib.network.plain import ResNet9
 from hhlib.network.presets import (
+    PLAIN,
     PRESETS,
     TUNED,
     check_hybridhash,
+    check_options,
     check_pretrained,
     create,
     facts_of,
     kind,
     load_pretrained,
     names,
+    options,
 )
 from hhlib.network.weights import MatchReport, load_nest, load_released, load_weights

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hhlib.common import check_bits, check_choice, check_share, check_whole
 from hhlib.network.backbones import Facts, as_map, facts, pretrained
-from hhlib.network.parts import HEADS, HashLayer, evaluating, last_step
+from hhlib.network.parts import HEADS, HashLayer, evaluating, last_step, small_weights
 from hhlib.network.weights import MatchReport, fill
 
 
@@ -47,9 +47,6 @@ class Head(nn.Module):
         """Vectors (B, D) -> z (B, K)."""
         return self.layers(x.float())
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Nothing to do: a head takes no memory worth saving."""
-
 
 class TimmHash(nn.Module):
     """HybridHash's hash layer on the last feature map of a timm model, trained as a whole: ``net(images) -> z``.
@@ -80,9 +77,7 @@ class TimmHash(nn.Module):
         if b != w:
             raise ValueError(f"{backbone} makes feature maps of {b} x {w}, but the hash layer needs square ones.")
         self.hash_layer = HashLayer(C, bits, grid=b, pool=b, heads=math.gcd(C, 8), variant="paper", head=head)
-        for name, parameter in self.hash_layer.named_parameters():  # as in HybridHash
-            if name.endswith("weight") and parameter.ndim > 1 and "last" not in name:
-                nn.init.trunc_normal_(parameter, std=0.02)
+        small_weights(self.hash_layer)
 
     def _options(self, known: Facts, drop_path_rate: float) -> dict:
         options = dict(drop_path_rate=drop_path_rate) if drop_path_rate else {}

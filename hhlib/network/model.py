@@ -20,7 +20,8 @@ from timm.models.nest import Nest, resize_pos_embed
 from torch import Tensor, nn
 
 from hhlib.common import check_bits, check_choice, check_share, check_whole
-from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction
+from hhlib.network.parts import HASH_LAYERS, HEADS, STEMS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer
+from hhlib.network.parts import Interaction, MeanLayer, conv_stem
 
 
 class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apache-2.0", tags=["deep-hashing"]):
@@ -35,6 +36,8 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         drop_path_rate: stochastic depth of the last layer, rising linearly from 0 at the first; 0 to below 1.
         tokens_per_block: 1 as released, or 4 (the finer pooling that the authors' code mentions; needs an even b).
         global_branch: False removes the interaction modules' global branch, for ablations.
+        stem: what makes the first tokens: "patch", NesT's one convolution per patch, or "conv", see `conv_stem`.
+        hash_layer: "paper", or "mean" (mean and one linear map), for ablations.
         in_chans: channels of the input image.
         head: the last step of the hash layer, one of `HEADS`; see `HashLayer`.
     """
@@ -53,12 +56,16 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         drop_path_rate: float = 0.5,
         tokens_per_block: int = 1,
         global_branch: bool = True,
+        stem: str = "patch",
+        hash_layer: str = "paper",
         in_chans: int = 3,
         head: str = "linear",
     ):
         check_bits(bits)
         check_choice("variant", variant, VARIANTS)
         check_choice("head", head, HEADS)
+        check_choice("stem", stem, STEMS)
+        check_choice("hash_layer", hash_layer, HASH_LAYERS)
         check_share("drop_path_rate", drop_path_rate)
         _check_levels(embed_dims, num_heads, depths, interaction_heads)
         edge, pool = _block_edge(img_size, patch_size, tokens_per_block)
@@ -68,6 +75,9 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         )  # fmt: skip
         self.variant, self.img_size, self.tokens_per_block, self.head_kind = variant, img_size, tokens_per_block, head
         self._head_arguments = dict(grid=edge, pool=pool, heads=interaction_heads, variant=variant)
+        self._head_class = HashLayer if hash_layer == "paper" else MeanLayer
+        if stem == "conv":
+            self.patch_embed = conv_stem(in_chans, embed_dims[0], patch_size)
         for level, dim, heads in zip(self.levels, embed_dims, num_heads, strict=True):
             for layer in level.transformer_encoder:
                 layer.attn = BlockAttention(dim, heads, qkv_bias=True)
@@ -98,7 +108,8 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         for module in self.modules():
             if isinstance(module, BlockTokenAttention):
                 module.pool = pool
-        self.patch_embed.set_input_size(img_size)
+        if hasattr(self.patch_embed, "set_input_size"):  # convolutions take any size
+            self.patch_embed.set_input_size(img_size)
         self.img_size, self.block_size = img_size, edge
         self._head_arguments |= dict(grid=edge, pool=pool)
 
@@ -109,7 +120,7 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new, random hash layer of `num_classes` bits (timm's name for "another task, same backbone")."""
         self.bits = check_bits(num_classes)
-        layer = HashLayer(self.num_features, self.bits, **self._head_arguments, head=self.head_kind)
+        layer = self._head_class(self.num_features, self.bits, **self._head_arguments, head=self.head_kind)
         self.hash_layer = layer.to(self.norm.weight.device)
 
 

@@ -8,10 +8,13 @@ import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from timm.models.nest import Attention
+from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
 VARIANTS = ("paper", "released")
 HEADS = ("linear", "normalised", "divide")
+STEMS = ("patch", "conv")
+HASH_LAYERS = ("paper", "mean")
 
 
 @contextmanager
@@ -24,6 +27,19 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def conv_stem(c_in: int, dim: int, patch: int) -> ConvStem:
+    """Small convolutions in the place of the patch embedding: (B, C_in, S, S) -> (B, dim, g, g).
+
+    A patch of 2 x 2 pixels is 12 numbers, too few to see an edge. Here a 3x3 convolution of all pixels comes first, then
+    one of stride 2 per halving. Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021.
+    """
+    halvings = patch.bit_length() - 1
+    if patch != 2**halvings or not halvings:
+        raise ValueError(f"patch_size is {patch}, but stem 'conv' needs 2, 4, 8 or another power of 2.")
+    channels = (*[dim // 2] * halvings, dim)
+    return ConvStem(c_in, halvings + 1, channels, stride=(1, *[2] * halvings), act_layer=nn.GELU)
 
 
 class BlockAttention(Attention):
@@ -126,11 +142,31 @@ class DivideAndEncode(nn.Module):
         return (slices * self.weight).sum(dim=2) + self.bias
 
 
+def small_weights(layer: nn.Module) -> None:
+    """Matrices and kernels from a normal distribution of spread 0.02, cut at 2, as in NesT; those of `last` stay."""
+    for name, parameter in layer.named_parameters():
+        if name.endswith("weight") and parameter.ndim > 1 and "last" not in name:
+            nn.init.trunc_normal_(parameter, std=0.02)
+
+
 def last_step(head: str, bits: int) -> tuple[int, nn.Module]:
     """The last step of a head, one of `HEADS`, to K numbers -> how many features it needs (B, F), and the step."""
     if head == "divide":
         return bits * DivideAndEncode.SLICE, DivideAndEncode(bits)
     return bits, nn.BatchNorm1d(bits) if head == "normalised" else nn.Identity()
+
+
+class MeanLayer(nn.Module):
+    """What the hash layer is compared with: the mean feature vector and one linear map, (B, C, b, b) -> z (B, K)."""
+
+    def __init__(self, dim: int, bits: int, *, head: str, **_):
+        super().__init__()
+        features, self.last = last_step(head, bits)
+        self.to_bits = nn.Linear(dim, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, b, b) -> z (B, K)."""
+        return self.last(self.to_bits(x.mean(dim=(2, 3))))
 
 
 class HashLayer(nn.Module):

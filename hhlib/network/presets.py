@@ -1,11 +1,13 @@
 """Networks by name: here (`create("micro", bits=32)`) and in timm (`timm.create_model("hybridhash_base", bits=32)`).
 
-A name says which of three kinds a network is: a size of HybridHash ("micro"); "timm:" and the name of a pretrained
-network, all of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or the name of a pretrained
-network alone, which stays as it is and gets a head ("lite0").
+A name says which kind a network is: a size of HybridHash ("micro"); the control without attention ("resnet9"); "timm:"
+and the name of a pretrained network, all of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or
+the name of a pretrained network alone, which stays as it is and gets a head ("lite0").
 """
 
 import warnings
+from collections.abc import Iterable
+from typing import Any, get_type_hints
 
 from timm.models import register_model
 
@@ -13,6 +15,7 @@ from hhlib.common import nearest
 from hhlib.network.backbones import LITE0, Facts, facts, known_backbones, pretrained
 from hhlib.network.heads import Head, TimmHash, load_backbone
 from hhlib.network.model import HybridHash
+from hhlib.network.plain import ResNet9
 from hhlib.network.weights import MatchReport, load_nest
 
 #: Sizes by name. base: as the authors ran it (their class default has 20 layers in the last level, their training
@@ -25,8 +28,10 @@ PRESETS = {
                   drop_path_rate=0.1),
 }  # fmt: skip
 PRETRAINED = ("base", "small", "tiny")  #: networks of NesT's sizes
-
-
+#: Arguments of a network that are not options, because other settings say what they are.
+SET_ELSEWHERE = ("bits", "img_size", "in_chans", "drop_path_rate", "backbone", "dim", "hidden", "dropout")
+PLAIN = "resnet9"  #: the control, see `ResNet9`
+BUILT = {"hybridhash": HybridHash, "plain": ResNet9, "tuned": TimmHash, "frozen": Head}  #: class by kind
 TUNED = "timm:"  #: before the name of a pretrained network that is trained as a whole
 
 
@@ -36,15 +41,31 @@ def names() -> list[str]:
 
 
 def kind(name: str) -> str:
-    """What a network's name asks for: "hybridhash", "tuned" or "frozen". ValueError if there is no such network."""
-    if name in PRESETS:
-        return "hybridhash"
+    """What a network's name asks for: "hybridhash", "plain", "tuned" or "frozen". ValueError for an unknown one."""
+    if name in PRESETS or name == PLAIN:
+        return "plain" if name == PLAIN else "hybridhash"
     tuned = isinstance(name, str) and name.startswith(TUNED)
     if (name.removeprefix(TUNED) if tuned else name) not in known_backbones():
-        allowed = f"{', '.join(PRESETS)}, {LITE0}, timm's name of a pretrained model, or {TUNED} and such a name"
-        hint = nearest(name, [*PRESETS, *known_backbones(), *(TUNED + known for known in known_backbones())])
+        allowed = (
+            f"{', '.join(PRESETS)}, {PLAIN}, {LITE0}, timm's name of a pretrained model, or {TUNED} and such a name"
+        )
+        hint = nearest(name, [*PRESETS, PLAIN, *known_backbones(), *(TUNED + known for known in known_backbones())])
         raise ValueError(f"network is {name!r}, but it must be {allowed}.{hint}")
     return "tuned" if tuned else "frozen"
+
+
+def options(name: str) -> dict[str, Any]:
+    """What settings may change of a network, as net.stem=conv: each option's name and type, see the network's class."""
+    built = BUILT[kind(name)]
+    return {option: hint for option, hint in get_type_hints(built.__init__).items() if option not in SET_ELSEWHERE}
+
+
+def check_options(name: str, given: Iterable[str]) -> None:
+    """Raise ValueError if a network has no option of a name; its values are checked when the network is built."""
+    for option in given:
+        if option not in (known := options(name)):
+            hint = nearest(option, known)
+            raise ValueError(f"net.{option} is no option of network {name}; those are {', '.join(known)}.{hint}")
 
 
 def check_hybridhash(name: str) -> None:
@@ -56,26 +77,23 @@ def check_hybridhash(name: str) -> None:
 
 
 def facts_of(name: str) -> Facts | None:
-    """What is known of the pretrained network that a network's name asks for; None for sizes of HybridHash."""
-    return None if kind(name) == "hybridhash" else facts(name.removeprefix(TUNED))
+    """What is known of the pretrained network that a network's name asks for; None for those made here."""
+    return None if kind(name) in ("hybridhash", "plain") else facts(name.removeprefix(TUNED))
 
 
-def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash:
+def create(name: str, *, bits: int, **arguments) -> HybridHash | ResNet9 | Head | TimmHash:
     """Build a network by name, with random weights; `arguments` are those of its class.
 
     ``create("micro", bits=32, img_size=64)``, ``create("lite0", bits=32, dim=1280)``, ``create("timm:lite0", bits=8)``
     """
     what = kind(name)
-    if what == "frozen":
-        return Head(bits, **arguments)
-    if what == "tuned":
-        return TimmHash(bits, backbone=name.removeprefix(TUNED), **arguments)
-    return HybridHash(bits, **{**PRESETS[name], **arguments})
+    usual = PRESETS.get(name, {}) | (dict(backbone=name.removeprefix(TUNED)) if what == "tuned" else {})
+    return BUILT[what](bits, **usual | arguments)
 
 
 def check_pretrained(name: str) -> None:
     """Raise ValueError if there are no pretrained weights for the network of this name."""
-    if kind(name) == "hybridhash" and name not in PRETRAINED:
+    if kind(name) in ("hybridhash", "plain") and name not in PRETRAINED:
         raise ValueError(f"network {name!r} has no pretrained weights; those exist for {', '.join(PRETRAINED)}.")
 
 

@@ -9,6 +9,7 @@ from hhlib.common import at_least, check_above, check_choice, check_settings, ch
 
 CHOICES = {"validation": "validation_map", "queries": "query_map"}  #: column of the history that chooses the epoch
 SCHEDULES = ("one_cycle", "constant")
+DOTTED = ("loss", "net")  #: fields of a recipe whose values have names of their own: loss.alpha, net.stem
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Recipe:
     epochs: int = setting(15, "passes over the training images", at_least(1))
     small_epochs: int = setting(0, "first epochs, with images at half their side: quicker", at_least(0))
     batch_size: int = setting(20, "images per step, over all processes", at_least(1))
-    optimizer: str = setting("adamw", "adamw, or rmsprop as released", one_of("adamw", "rmsprop"))
+    optimizer: str = setting("adamw", "adamw, muon, or rmsprop as released", one_of("adamw", "muon", "rmsprop"))
     learning_rate: float = setting(1e-3, "highest value of the schedule; above 0", check_above)
     schedule: str = setting("one_cycle", "one_cycle (rises, then falls as a cosine) or constant", one_of(*SCHEDULES))
     warmup: float = setting(0.2, "share of the steps in which one_cycle rises; 0 to below 1", check_share)
@@ -26,7 +27,10 @@ class Recipe:
     clip: float = setting(1.0, "longest gradient; longer ones are scaled down; 0: no limit", at_least(0.0))
     shift: int = setting(4, "random shift of training images each way, in pixels", at_least(0))
     flip: bool = setting(True, "mirror one training image in two, where it keeps its class")
+    alternate: bool = setting(False, "mirror every training image in each second epoch instead")
     erase: int = setting(0, "side of the square covered in each training image, in pixels", at_least(0))
+    paste: bool = setting(False, "cover it with a piece of another image, not with the mean colour")
+    balanced: bool = setting(False, "equally many images of each class per batch; needs one label per image")
     hidden: int = setting(512, "frozen backbone: width of the head's hidden layer; 0: none", at_least(0))
     dropout: float = setting(0.5, "frozen backbone: share of numbers set to 0; 0 to below 1", check_share)
     drop_path: float = setting(0.0, "stochastic depth of the last layer; 0 to below 1", check_share)
@@ -34,10 +38,13 @@ class Recipe:
     micro_batches: int = setting(1, "pieces of a batch in memory one by one; same loss", at_least(1))
     checkpointing: bool = setting(False, "keep only layers' inputs, compute the rest again")
     compile: bool = setting(False, "use torch.compile (no gain was measured on a CPU)")
+    average: float = setting(0.0, "kept weights: a moving average, this share of it per step; 0: none", check_share)
+    flip_average: bool = setting(False, "encode an image and its mirror image and add both, where that keeps its class")
     validation: float = setting(0.1, "share of training images held out; 0 keeps the last epoch", check_share)
     validate_every: int = setting(4, "epochs between two looks at the held-out images", at_least(1))
     choose: str = setting("validation", "what chooses the epoch; queries (as released) flatters", one_of(*CHOICES))
     loss: dict = setting(dict, "hyper-parameters of the method that differ from its own defaults")
+    net: dict = setting(dict, "what differs from the network of that name, such as net.stem=conv")
 
     def __post_init__(self):
         check_settings(self)
@@ -83,6 +90,7 @@ class Settings:
     def __post_init__(self):
         check_settings(self)
         losses.check_hyperparameters(self.method, self.recipe.loss)
+        networks.check_options(self.network, self.recipe.net)
 
     def named(self) -> dict:
         """What names the run, as run.json keeps it; a folder of pictures by its short name."""
@@ -93,8 +101,12 @@ class Settings:
         """What differs from the defaults, by the names that `read` takes: {"erase": 0, "loss.alpha": 0.2}."""
         usual, start = Settings(), recipe_for(self.dataset, method=self.method, network=self.network)
         pairs = [(name, value, getattr(usual, name)) for name, value in vars(self).items() if name != "recipe"]
-        pairs += [(name, value, getattr(start, name)) for name, value in vars(self.recipe).items() if name != "loss"]
-        pairs += [(f"loss.{name}", value, start.loss.get(name)) for name, value in self.recipe.loss.items()]
+        pairs += [
+            (name, value, getattr(start, name)) for name, value in vars(self.recipe).items() if name not in DOTTED
+        ]
+        for group in DOTTED:
+            before = getattr(start, group)
+            pairs += [(f"{group}.{name}", x, before.get(name)) for name, x in getattr(self.recipe, group).items()]
         return {name: value for name, value, before in pairs if value != before}
 
 
@@ -136,7 +148,7 @@ def recipe_for(dataset: str, *, method: str = "hybridhash", network: str = "micr
     """
     if check_choice("recipe", start, ("ours", "released")) == "released":
         return Recipe(**RELEASED | (dict(shift=0, flip=False) if dataset in RECIPES else {}))
-    small = network == "micro" and dataset not in data.names()
+    small = network in ("micro", networks.PLAIN) and dataset not in data.names()
     recipe, wants = Recipe(**RECIPES.get(dataset, _CIFAR10 if small else _PHOTOGRAPHS)), losses.method(method)
     if (kind := networks.kind(network)) == "frozen":
         recipe = Recipe(**_HEAD)

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hhlib import losses
+from hhlib import network as networks
 from hhlib.common import check_whole, nearest
-from hhlib.settings.fields import Recipe, Settings, recipe_for
+from hhlib.settings.fields import DOTTED, Recipe, Settings, recipe_for
 
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
 
@@ -21,8 +22,9 @@ def helps() -> dict[str, str]:
 
 
 def words(values: Iterable[tuple[str, Any]]) -> str:
-    """Text for `read`: [("bits", 16), ("erase", 0)] -> "bits=16 erase=0"."""
-    return shlex.join(f"{name}={value}" for name, value in values)
+    """Text for `read`: [("bits", 16), ("net.depths", (1, 1, 2))] -> "bits=16 net.depths=1,1,2"."""
+    plain = ((name, ",".join(map(str, x)) if isinstance(x, tuple | list) else x) for name, x in values)
+    return shlex.join(f"{name}={value}" for name, value in plain)
 
 
 def read(text: str = "", **values: Any) -> Settings:
@@ -39,15 +41,24 @@ def read(text: str = "", **values: Any) -> Settings:
     given = _by_full_name([*split(text), *values.items()])
     start = given.pop("recipe", "ours")
     run = _typed(Settings, {name: given.pop(name) for name in list(given) if name in get_type_hints(Settings)})
-    loss = {name.removeprefix("loss."): given.pop(name) for name in list(given) if name.startswith("loss.")}
+    dotted = {group: _taken(given, group) for group in DOTTED}
     changes, settings = _typed(Recipe, given), Settings(**run)
     if not isinstance(start, Recipe):
         start = recipe_for(settings.dataset, method=settings.method, network=settings.network, start=start)
     if "epochs" in changes and "small_epochs" not in changes:  # small epochs keep their share
         changes["small_epochs"] = start.small_epochs * check_whole("epochs", changes["epochs"], 1) // start.epochs
-    kinds = {name: field.type for name, field in losses.hyperparameters(settings.method).items()}
-    loss = {name: typed(f"loss.{name}", value, kinds.get(name, str)) for name, value in loss.items()}
-    return replace(settings, recipe=replace(start, **changes, loss=start.loss | loss))
+    kinds = {"loss": {name: field.type for name, field in losses.hyperparameters(settings.method).items()}}
+    kinds["net"] = networks.options(settings.network)
+    for group, values in dotted.items():
+        read = {name: typed(f"{group}.{name}", x, kinds[group].get(name, str)) for name, x in values.items()}
+        changes[group] = getattr(start, group) | read
+    return replace(settings, recipe=replace(start, **changes))
+
+
+def _taken(given: dict[str, Any], group: str) -> dict[str, Any]:
+    """Take what belongs to a group out of `given`: {"net.stem": "conv", ...} -> {"stem": "conv"}."""
+    names = [name for name in given if name.startswith(f"{group}.")]
+    return {name.removeprefix(f"{group}."): given.pop(name) for name in names}
 
 
 def split(text: str) -> list[tuple[str, str]]:
@@ -66,15 +77,14 @@ def _by_full_name(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Values by full name: [("recipe", {"erase": 0}), ("recipe.clip", 2)] -> {"erase": 0, "clip": 2}."""
     found, known = {}, helps()
     for name, value in _opened(pairs):
-        if name not in known and not name.startswith("loss."):
+        if name not in known and name.partition(".")[0] not in DOTTED:
             raise ValueError(f"there is no setting {name!r}.{nearest(name, known)} hh.settings.helps() lists them.")
         if name in found and str(found[name]) != str(value):
             raise ValueError(f"{name} is given twice, as {found[name]!r} and as {value!r}; give it once.")
         found[name] = value
-    if "loss" in found:
-        raise ValueError(
-            f"loss is {found['loss']!r}, but its hyper-parameters are set by name, such as loss.alpha=0.2."
-        )
+    for group, example in zip(DOTTED, ("loss.alpha=0.2", "net.stem=conv"), strict=True):
+        if group in found:
+            raise ValueError(f"{group} is {found[group]!r}, but what it holds is set by name, such as {example}.")
     return found
 
 
@@ -82,8 +92,8 @@ def _opened(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     """The same pairs, with dicts opened and "recipe." left out."""
     for name, value in pairs:
         name = name.removeprefix("recipe.")
-        if isinstance(value, dict) and name in ("recipe", "loss"):
-            yield from _opened((f"loss.{key}" if name == "loss" else key, inner) for key, inner in value.items())
+        if isinstance(value, dict) and name in ("recipe", *DOTTED):
+            yield from _opened((f"{name}.{key}", inner) for key, inner in value.items())
         else:
             yield name, value
 
@@ -98,7 +108,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     Raises:
         ValueError: for text that cannot be read so.
     """
-    kinds = get_args(kind) or (kind,)
+    kinds = (kind,) if get_origin(kind) is tuple else get_args(kind) or (kind,)
     if isinstance(value, Path):
         value = str(value)
     if not isinstance(value, str) or str in kinds:
@@ -106,7 +116,7 @@ def typed(name: str, value: Any, kind: Any) -> Any:
     word = value.lower()
     if NoneType in kinds and word == "none":
         return None
-    if tuple[int, ...] in kinds:
+    if any(get_origin(one) is tuple for one in kinds):
         return tuple(typed(name, part.strip(), int) for part in value.split(","))
     if bool in kinds and word in ("true", "yes", "1", "false", "no", "0"):
         return word in ("true", "yes", "1")

@@ -88,7 +88,7 @@ def start_afresh(run: Run, record: dict) -> None:
 
 def _parts(trainer: "Trainer") -> dict:
     """What changes while training, and has a state of its own."""
-    parts = {name: getattr(trainer, name) for name in ("net", "loss", "optimizer", "schedule", "copy")}
+    parts = {name: getattr(trainer, name) for name in ("net", "loss", "optimizer", "schedule", "copy", "average")}
     return {name: part for name, part in parts.items() if part is not None}
 
 
@@ -108,7 +108,7 @@ def save(trainer: "Trainer", run: Run) -> None:
     valid = [score for score in scores if not math.isnan(score)]
     full_size = len(scores) > trainer.recipe.small_epochs
     if full_size and (not valid or scores[-1] == max(valid)):
-        weights = {name: tensor.contiguous() for name, tensor in trainer.net.state_dict().items()}
+        weights = {name: tensor.contiguous() for name, tensor in trainer.kept.state_dict().items()}
         with atomic(run.path / "model.safetensors") as draft:
             save_file(weights, draft)
     if (codes := trainer.loss.database_codes()) is not None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from hhlib import data, losses, metrics, retrieval
 from hhlib import network as networks
@@ -58,19 +59,21 @@ class Trainer:
         if self.recipe.pretrained and fresh and not split.vectors_of:
             self.accelerator.print(networks.load_pretrained(net, self.settings.network))
         optimizer = setup.optimizer_for(net, loss, self.recipe)
-        schedule = setup.schedule_for(optimizer, loss, self.recipe)
+        images = len(data.class_by_class(self.part, 0)) if self.recipe.balanced else loss.images_an_epoch
+        schedule = setup.schedule_for(optimizer, images, self.recipe)
         self.net = setup.ready(net, self.accelerator, self.recipe)
         self.optimizer, self.schedule = self.accelerator.prepare(optimizer, schedule)
         self.forward = setup.for_training(self.net, self.accelerator, self.recipe)
         self.loss = loss.to(self.accelerator.device)
         self.loader = self._loader()
-        self.copy = setup.moving_copy(self.net, self.loss)
+        self.copy = setup.moving_copy(self.net, self.loss.momentum)
+        self.average = setup.moving_copy(self.net, self.recipe.average)
         self.loss.prepare(self.part.labels)
 
     def step(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Learn from one batch -> its loss, and the network's outputs z (B, K)."""
         images, labels, index = batch
-        x = self.network_input(images)  # (B, 3, S, S) float
+        x = self.network_input(images, index)  # (B, 3, S, S) float
         z = self.forward(x)  # (B, K), before squashing
         if self.loss.remembers:
             self.loss.remember(self._of_copy(x), index)
@@ -83,12 +86,19 @@ class Trainer:
         self.schedule.step()
         return loss.detach(), z.detach()
 
-    def network_input(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8 -> float: augmented at random, normalised, at half the side in the small epochs."""
+    def network_input(self, images: Tensor, index: Tensor | None = None) -> Tensor:
+        """(B, 3, S, S) uint8 -> float: augmented at random, normalised, at half the side in the small epochs.
+
+        index (B,): the images' rows; with `alternate`, the odd ones are mirrored in one epoch and the even in the next.
+        """
         if images.ndim == 2:  # vectors (B, D) of a frozen backbone
             return images.float()
         recipe, flip = self.recipe, self.recipe.flip and self.split.flip
-        images = data.augment(images, shift=recipe.shift, flip=flip, erase=recipe.erase, generator=self.generator)
+        if flip and recipe.alternate and index is not None:
+            own = index.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
+            flip = (own + len(self.history)) % 2 == 0
+        how = dict(shift=recipe.shift, erase=recipe.erase, paste=recipe.paste)
+        images = data.augment(images, **how, flip=flip, generator=self.generator)
         x = data.normalise(images, self.mean, self.std, self.split.image_size)
         return F.avg_pool2d(x, 2) if self.net.img_size < self.split.image_size else x
 
@@ -105,6 +115,8 @@ class Trainer:
         """
         setup.reseed(self.settings.seed, number)
         rows = self.loss.start_epoch(number)
+        if self.recipe.balanced:
+            rows = data.class_by_class(self.part, number)
         if rows is not None:
             self.loader = self._loader(rows)
         self.net.train()
@@ -113,14 +125,23 @@ class Trainer:
             place = self.tally.steps, self.accelerator.process_index
             self.generator = setup.reseed(self.settings.seed, number, *place)
             self.tally.add(*self.step(batch))
-            if self.copy is not None:
-                self.copy.update_parameters(self.net)
+            for copy in self.copies():
+                copy.update_parameters(self.net)
             if stop.asked(self.tally.steps, self.accelerator.device):
                 self.tally.check(number)
                 return False
         self.tally.check(number)
         self.loss.end_epoch(number, last=number + 1 == self.recipe.epochs)
         return True
+
+    def copies(self) -> list[AveragedModel]:
+        """The slowly moving copies of the network: the one that the loss asks for, the one that is kept."""
+        return [copy for copy in (self.copy, self.average) if copy is not None]
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is scored and kept: with averaged weights if the recipe says so."""
+        return self.net if self.average is None else self.average.module
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch that are still to come. Each process gets its share of the images, all the labels."""
@@ -132,7 +153,7 @@ class Trainer:
     def _loader(self, rows: Tensor | None = None):
         """Shuffled batches of the training part, or of some of its rows; the last, smaller one is left out."""
         size = min(self.recipe.batch_size, len(self.part if rows is None else rows))
-        how = dict(shuffle=True, drop_last=True, device=self.accelerator.device.type, rows=rows)
+        how = dict(shuffle=not self.recipe.balanced, drop_last=True, device=self.accelerator.device.type, rows=rows)
         return self.accelerator.prepare(data.loader(self.part, batch_size=size, **how))
 
     def set_image_side(self, epoch: int) -> None:
@@ -142,7 +163,7 @@ class Trainer:
         side = self.split.image_size // (2 if epoch < self.recipe.small_epochs else 1)
         if self.net.img_size == side:
             return
-        setup.resize(self.net, side, self.optimizer, self.copy)
+        setup.resize(self.net, side, self.optimizer, self.copies())
         self.forward = None  # an earlier wrapper would average the gradients a second time
         self.forward = setup.for_training(self.net, self.accelerator, self.recipe)
 
@@ -166,7 +187,8 @@ class Trainer:
         return scores
 
     def _codes(self, part: data.Part) -> tuple[np.ndarray, np.ndarray]:
-        z = retrieval.encode(self.net, part, mean=self.mean, std=self.std, precision=self.precision)
+        how = dict(precision=self.precision, flip=self.recipe.flip_average and self.split.flip)
+        z = retrieval.encode(self.kept, part, mean=self.mean, std=self.std, **how)
         return retrieval.pack(z), part.labels.numpy()
 
     def _due(self, epoch: int) -> bool:
@@ -247,9 +269,10 @@ def model_of(split: data.Split, settings: Settings) -> dict:
     if networks.kind(settings.network) == "frozen":
         size = dict(dim=split.query.pool.images.shape[1], hidden=recipe.hidden, dropout=recipe.dropout)
     else:
-        size = dict(img_size=split.image_size, drop_path_rate=recipe.drop_path)
+        size = dict(img_size=split.image_size)
+        size |= {} if networks.kind(settings.network) == "plain" else dict(drop_path_rate=recipe.drop_path)
     model = dict(name=settings.network, bits=settings.bits) | size
-    return model | ({} if head == "linear" else {"head": head})
+    return model | ({} if head == "linear" else {"head": head}) | recipe.net
 
 
 def parts(split: data.Split, settings: Settings) -> tuple[data.Part, data.Part]:
@@ -273,9 +296,12 @@ def _check(split: data.Split, settings: Settings) -> None:
         raise ValueError(f"network is {settings.network!r}, which needs a split of {wanted}.")
     if kind != "hybridhash" and recipe.small_epochs:
         raise ValueError(f"small_epochs is {recipe.small_epochs}, but it must be 0 for network {settings.network!r}.")
+    labels, asymmetric = split.train.labels, losses.method(settings.method).family == "asymmetric"
+    if recipe.balanced and (asymmetric or (labels.sum(dim=1) != 1).any()):
+        raise ValueError("balanced is true, but it needs one label per image, and a method that is not asymmetric.")
     if kind == "frozen" and not recipe.pretrained:
         raise ValueError(f"pretrained is false, but the frozen backbone {settings.network} has to be pretrained.")
-    if recipe.choose == "queries" and losses.method(settings.method).family == "asymmetric":
+    if recipe.choose == "queries" and asymmetric:
         raise ValueError(
             f"choose is 'queries', but {settings.method} is asymmetric and keeps its last epoch; it must be validation."
         )

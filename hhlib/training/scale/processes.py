@@ -55,24 +55,19 @@ class _Together(torch.autograd.Function):
         return gradient[dist.get_rank() * ctx.rows :][: ctx.rows]
 
 
-class SharedBatchNorm(nn.BatchNorm1d):
-    """Normalises over the whole batch, not over this process's share (PyTorch's own needs a GPU)."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """(b, K) -> (b, K)."""
-        if not (self.training and several()):
-            return super().forward(z)
-        return super().forward(together(z))[dist.get_rank() * len(z) :][: len(z)]
-
-
 def share_normalisation(net: nn.Module) -> None:
-    """Let the network's batch normalisation see the whole batch."""
-    for module in list(net.modules()):
-        for name, child in module.named_children():
-            if type(child) is nn.BatchNorm1d:
-                other = SharedBatchNorm(child.num_features).to(child.weight)
-                other.load_state_dict(child.state_dict())
-                setattr(module, name, other)
+    """Let the network's batch normalisation see the whole batch, not this process's share (PyTorch's needs a GPU)."""
+
+    def gather(norm: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        return (together(inputs[0]),) if norm.training and several() else None
+
+    def own_share(norm: nn.Module, _, out: Tensor) -> Tensor | None:
+        return out.chunk(dist.get_world_size())[dist.get_rank()] if norm.training and several() else None
+
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.register_forward_pre_hook(gather)
+            module.register_forward_hook(own_share)
 
 
 def replicas(net: nn.Module, accelerator: Accelerator) -> nn.Module:
