@@ -46,7 +46,11 @@ def normalised_steps() -> list[tuple[float, torch.Tensor]]:
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(0)
     images, labels, index = torch.randn(8, 3, 32, 32).double(), torch.eye(4)[torch.arange(8) % 4], torch.arange(8)
-    net = network.create("micro", bits=12, img_size=32, head="normalised", drop_path_rate=0.0).double().train()
+    net = (
+        network.create("micro", bits=12, img_size=32, head="normalised", stem="conv", drop_path_rate=0.0)
+        .double()
+        .train()
+    )
     loss = losses.create("mdshc", bits=12, num_classes=4, train_size=8).double()
     loss.start_epoch(12)
     share_normalisation(net)
@@ -59,7 +63,7 @@ def normalised_steps() -> list[tuple[float, torch.Tensor]]:
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-        steps.append((value.item(), net.patch_embed.proj.weight.grad.clone()))
+        steps.append((value.item(), net.patch_embed[0].conv.weight.grad.clone()))
     return steps
 
 

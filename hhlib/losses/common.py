@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hhlib.common import check_bits, check_choice, check_settings, check_whole, one_of, setting
+from hhlib.common import at_least, check_bits, check_choice, check_settings, check_whole, one_of, setting
 from hhlib.losses import centers
 
 
@@ -107,12 +107,16 @@ class BankMethod(Method):
     """
 
     unseen: str = setting("skip", "unwritten bank rows: skip, or count as dissimilar", one_of("skip", "dissimilar"))
+    spare: int = setting(
+        0, "bank rows beyond the training images, never written; on CIFAR-10 5,000 as released", at_least(0)
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.register_buffer("U", torch.zeros(self.train_size, self.bits))
-        self.register_buffer("Y", torch.zeros(self.train_size, self.num_classes))
-        self.register_buffer("seen", torch.zeros(self.train_size, dtype=torch.bool))
+        rows = self.train_size + self.spare
+        self.register_buffer("U", torch.zeros(rows, self.bits))
+        self.register_buffer("Y", torch.zeros(rows, self.num_classes))
+        self.register_buffer("seen", torch.zeros(rows, dtype=torch.bool))
 
     def write(self, u: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Put u (B, K) into the bank -> which pairs (B, N) are similar, and which count."""
@@ -123,9 +127,7 @@ class BankMethod(Method):
 
     def settle(self, z: Tensor, labels: Tensor) -> None:
         """Fill the bank."""
-        self.U.copy_(self.squash(z))
-        self.Y.copy_(labels)
-        self.seen.fill_(True)
+        self.U[: len(z)], self.Y[: len(z)], self.seen[: len(z)] = self.squash(z), labels.to(self.Y.dtype), True
 
 
 def full(z: Tensor) -> Tensor:

@@ -4,7 +4,16 @@ what makes codes of them (`heads`); all of them by name (`presets`)."""
 from hhlib.network.backbones import Facts, digest, input_size, pretrained
 from hhlib.network.heads import Head, TimmHash
 from hhlib.network.model import HybridHash
-from hhlib.network.parts import HEADS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer, Interaction, evaluating
+from hhlib.network.parts import (
+    HEADS,
+    STEMS,
+    VARIANTS,
+    BlockAttention,
+    BlockTokenAttention,
+    HashLayer,
+    Interaction,
+    evaluating,
+)
 from hhlib.network.plain import ResNet9
 from hhlib.network.presets import (
     PLAIN,

@@ -20,8 +20,18 @@ from timm.models.nest import Nest, resize_pos_embed
 from torch import Tensor, nn
 
 from hhlib.common import check_bits, check_choice, check_share, check_whole
-from hhlib.network.parts import HASH_LAYERS, HEADS, STEMS, VARIANTS, BlockAttention, BlockTokenAttention, HashLayer
-from hhlib.network.parts import Interaction, MeanLayer, conv_stem
+from hhlib.network.parts import (
+    HASH_LAYERS,
+    HEADS,
+    STEMS,
+    VARIANTS,
+    BlockAttention,
+    BlockTokenAttention,
+    HashLayer,
+    Interaction,
+    MeanLayer,
+    conv_stem,
+)
 
 
 class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apache-2.0", tags=["deep-hashing"]):

@@ -32,8 +32,8 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 def conv_stem(c_in: int, dim: int, patch: int) -> ConvStem:
     """Small convolutions in the place of the patch embedding: (B, C_in, S, S) -> (B, dim, g, g).
 
-    A patch of 2 x 2 pixels is 12 numbers, too few to see an edge. Here a 3x3 convolution of all pixels comes first, then
-    one of stride 2 per halving. Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021.
+    A patch of 2 x 2 pixels is 12 numbers, too few to see an edge. Here a 3x3 convolution of all pixels comes first,
+    then one of stride 2 per halving. Xiao et al., "Early Convolutions Help Transformers See Better", NeurIPS 2021.
     """
     halvings = patch.bit_length() - 1
     if patch != 2**halvings or not halvings:

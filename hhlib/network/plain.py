@@ -46,7 +46,7 @@ class ResNet9(nn.Module):
 
 
 class Convolution(nn.Module):
-    """3x3 convolution, max pooling, normalisation over the batch, GELU: (B, c_in, S, S) -> (B, c_out, S/pool, S/pool)."""
+    """3x3 convolution, max pooling, normalisation over the batch, GELU: (B, c, S, S) -> (B, c', S/pool, S/pool)."""
 
     def __init__(self, c_in: int, c_out: int, *, pool: int = 1):
         super().__init__()

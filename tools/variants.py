@@ -1,0 +1,132 @@
+"""Change one thing at a time and train again: what each part of the recipe, of the network and of the loss is worth.
+
+    python tools/variants.py TABLE [-p data_dir data] [--seeds 0 1 2] [--workers 2]
+
+TABLE is one of those in `variants.toml`, which says what is changed. Each variant is trained for every data set and
+seed, scored, and compared with the first variant of its table, query by query. Two tables are kept:
+results/TABLE.csv has a row per run, results/TABLE_gains.csv one per variant. What is on disk is not repeated: a
+comparison that was stopped resumes. `-p` takes settings, as everywhere, for all variants.
+"""
+
+import argparse
+import json
+import sys
+import tomllib
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from compare import everything, write_table
+from run_notebooks import parameter_parser
+
+import hhlib as hh
+from hhlib.common import atomic
+
+TABLES = tomllib.loads((Path(__file__).parent / "variants.toml").read_text())
+SCORES = ("expected", "worst", "best")
+
+
+def experiment_of(job: dict) -> hh.Experiment:
+    """The experiment of a job, in a folder of its own."""
+    folder = Path(job["runs_dir"]) / job["table"] / "".join(c if c.isalnum() else "-" for c in job["variant"])
+    named = dict(dataset=job["dataset"], seed=job["seed"], runs_dir=str(folder))
+    return hh.open(" ".join([*job["settings"], hh.settings.words(job["given"])]), **named)
+
+
+def finish(job: dict) -> dict:
+    """Train and score what is not on disk yet -> a row."""
+    torch.set_num_threads(1)
+    ex = experiment_of(job)
+    file = ex.run.path / "row.json"
+    if file.is_file() and (row := json.loads(file.read_text()))["job"] == json.loads(json.dumps(job)):
+        return row
+    ex.fit(())
+    scores, history = ex.evaluate(database_order=False), ex.run.history()
+    with atomic(ex.run.path / "ap.npy") as draft:
+        np.save(draft, scores["ap"]["expected"])
+    told = hh.settings.words((k, v) for k, v in ex.settings.changes().items() if k not in ("data_dir", "runs_dir"))
+    row = {"validation": history["validation_map"].max(), "loss": history["loss"].iloc[-1]}
+    row |= {kind: scores["map"][kind] for kind in SCORES} | usual(ex)
+    row |= {"distinct_codes": len(np.unique(ex.codes["database"], axis=0))}
+    row |= {
+        "on_queries": hh.runs.optimism(history) / 100,
+        "seconds": pd.read_csv(ex.run.path / "timing.csv")["seconds"].sum(),
+    }
+    row |= {"git_commit": ex.run.record["git_commit"], "run": told, "job": job}
+    hh.runs.write_json(file, row)
+    for state in ex.run.path.glob("training_state*"):  # what resumes a finished run, and hundreds of them fill a disk
+        state.unlink()
+    return row
+
+
+def usual(ex: hh.Experiment) -> dict:
+    """What the usual code prints for these codes, and what it would print if it did not drop the last image."""
+    codes = {part: hh.retrieval.unpack(packed, ex.settings.bits) for part, packed in ex.codes.items()}
+    given = codes["query"], ex.labels["query"], codes["database"], ex.labels["database"]
+    score = hh.metrics.conventions.deephash_pytorch
+    return {"usual": score(*given, topk=-1), "usual_with_last": score(*given, topk=len(codes["database"]))}
+
+
+def jobs_of(name: str, given: argparse.Namespace) -> list[dict]:
+    """Every training of a table."""
+    table, own = TABLES[name], dict(given.parameter)
+    base = dict(table=name, given=[[k, v] for k, v in own.items() if k != "runs_dir"])
+    base |= dict(runs_dir=f"{own.get('runs_dir', 'runs')}/variants")
+    jobs = []
+    for (dataset, start), (variant, change) in product(table["start"].items(), table["variants"].items()):
+        for seed in given.seeds:
+            settings = dict(settings=[start, change])
+            jobs.append(base | dict(dataset=dataset, variant=variant, seed=seed) | settings)
+    return jobs
+
+
+def gains(rows: list[dict]) -> pd.DataFrame:
+    """One row per variant: means over seeds, and the difference from the first variant with the same seed."""
+    table = pd.DataFrame([{k: row["job"][k] for k in ("dataset", "variant", "seed")} | row for row in rows])
+    found = []
+    for dataset, of_set in table.groupby("dataset", sort=False):
+        first = of_set["variant"].iloc[0]
+        base = of_set[of_set["variant"] == first].set_index("seed")
+        for variant, runs in of_set.groupby("variant", sort=False):
+            runs = runs.set_index("seed")
+            row = {"dataset": dataset, "variant": variant, "seeds": len(runs)}
+            for kind in ("validation", "expected"):
+                row |= {kind: runs[kind].mean(), f"{kind}_std": runs[kind].std()}
+                row |= {f"{kind}_gain": (runs[kind] - base[kind]).mean()}
+            row |= {"cost": (runs["seconds"] / base["seconds"]).mean(), "seconds": runs["seconds"].mean()}
+            row |= {"distinct_codes": runs["distinct_codes"].mean()}
+            ap = [np.concatenate([ap_of(job) for job in each["job"]]) for each in (runs, base)]
+            found.append(row | ({} if variant == first else {"p_value": hh.metrics.compare(*ap)["p_value"]}))
+    return pd.DataFrame(found)
+
+
+def ap_of(job: dict) -> np.ndarray:
+    """The average precision of each query of a finished run."""
+    return np.load(experiment_of(job).run.path / "ap.npy")
+
+
+def main() -> int:
+    """The tables that are asked for; the exit code is 2 for a request that is wrong."""
+    parser = parameter_parser(__doc__)
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    given = parser.parse_args()
+    try:
+        jobs = jobs_of(given.table, given)
+        for job in jobs:
+            experiment_of(job)  # a setting that is wrong is named before anything is trained
+        rows = everything(jobs, given.table, given.workers, finish)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    plain = [{k: row["job"][k] for k in ("dataset", "variant", "seed")} | row for row in rows]
+    write_table(given.table, pd.DataFrame(plain).drop(columns="job"))
+    write_table(f"{given.table}_gains", gains(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
