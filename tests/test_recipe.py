@@ -41,8 +41,9 @@ def test_a_step_of_muon_is_orthogonal_for_matrices_and_kernels_and_adam_for_the_
         change = (dict(net.named_parameters())[name].detach() - before[name]).flatten(1)  # (out, in * 9)
         values = torch.linalg.svdvals(change) / (0.2 * rate * max(change.shape) ** 0.5)
         assert 0.5 < values.quantile(0.1) < values.max() < 1.5, name
-    change = dict(net.named_parameters())["norm.weight"].detach() - before["norm.weight"]
-    torch.testing.assert_close(change.abs(), torch.full_like(change, 0.25 * rate), rtol=1e-2, atol=0)  # Adam's first
+    change = (net.norm.weight - before["norm.weight"]).detach()  # Adam's first step: a sign, whatever the gradient
+    torch.testing.assert_close(change, -net.norm.weight.grad.sign() * change.abs().max(), rtol=1e-2, atol=0)
+    assert 0 < change.abs().max() <= 0.25 * rate
 
 
 def test_position_embeddings_and_biases_do_not_decay_under_muon():
@@ -136,16 +137,16 @@ def test_class_by_class_every_stretch_shows_every_class_once():
 
 
 def test_balanced_batches_have_equally_many_images_of_each_class_in_every_epoch(split):
-    trainer = trainer_of(split, balanced=True, batch_size=20)
+    trainer = trainer_of(split, balanced=True, batch_size=10)
     seen, step = [], trainer.step
     trainer.step = lambda batch: (seen.append(batch), step(batch))[1]
     with stopping.StopRequest() as stop:
         for epoch in range(2):
             trainer.epoch(epoch, stop)
-    assert len(seen) == 4
+    assert len(seen) >= 4
     for _, labels, _ in seen:
-        assert set(labels.sum(dim=0).tolist()) == {2}
-    assert not torch.equal(seen[0][2], seen[2][2])  # another order
+        assert set(labels.sum(dim=0).tolist()) == {1}
+    assert not torch.equal(seen[0][2], seen[len(seen) // 2][2])  # the second epoch has another order
 
 
 @pytest.mark.parametrize(("dataset", "method"), [("shapes", "hybridhash"), ("digits", "adsh")])
