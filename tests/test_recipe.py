@@ -43,7 +43,7 @@ def test_a_step_of_muon_is_orthogonal_for_matrices_and_kernels_and_adam_for_the_
         assert 0.5 < values.quantile(0.1) < values.max() < 1.5, name
     change = (net.norm.weight - before["norm.weight"]).detach()  # Adam's first step: a sign, whatever the gradient
     torch.testing.assert_close(change, -net.norm.weight.grad.sign() * change.abs().max(), rtol=1e-2, atol=0)
-    assert 0 < change.abs().max() <= 0.25 * rate
+    assert 0 < change.abs().max() <= 2 * 0.25 * rate  # Nesterov's first step is nearly twice as long
 
 
 def test_position_embeddings_and_biases_do_not_decay_under_muon():
@@ -136,16 +136,15 @@ def test_class_by_class_every_stretch_shows_every_class_once():
     assert not torch.equal(order, data.class_by_class(part, 2))
 
 
-def test_balanced_batches_have_equally_many_images_of_each_class_in_every_epoch(split):
-    trainer = trainer_of(split, balanced=True, batch_size=10)
-    seen, step = [], trainer.step
-    trainer.step = lambda batch: (seen.append(batch), step(batch))[1]
+def test_balanced_batches_have_equally_many_images_of_each_class_in_every_epoch():
+    trainer, seen = trainer_of(data.load("digits"), balanced=True, batch_size=20), []
+    trainer.step = lambda batch: (seen.append(batch), (torch.zeros(()), torch.zeros(20, 12)))[1]
     with stopping.StopRequest() as stop:
         for epoch in range(2):
             trainer.epoch(epoch, stop)
-    assert len(seen) >= 4
+    assert len(seen) == 2 * (900 // 20)
     for _, labels, _ in seen:
-        assert set(labels.sum(dim=0).tolist()) == {1}
+        assert set(labels.sum(dim=0).tolist()) == {2}
     assert not torch.equal(seen[0][2], seen[len(seen) // 2][2])  # the second epoch has another order
 
 
