@@ -9,7 +9,7 @@ import torch
 
 import hhlib as hh
 from hhlib import data, losses, network, retrieval, runs, settings, training
-from hhlib.training import keeping, setup, stopping
+from hhlib.training import keeping, reports, setup, stopping
 
 SHORT = dict(bits=12, device="cpu", precision="float32", epochs=2, batch_size=15, validate_every=2)
 
@@ -142,6 +142,7 @@ def test_balanced_batches_have_equally_many_images_of_each_class_in_every_epoch(
     with stopping.StopRequest() as stop:
         for epoch in range(2):
             trainer.epoch(epoch, stop)
+            trainer.tally = reports.Tally()
     assert len(seen) == 2 * (900 // 20)
     for _, labels, _ in seen:
         assert set(labels.sum(dim=0).tolist()) == {2}
