@@ -210,7 +210,10 @@ def test_options_of_the_network_are_settings_that_build_it_and_come_back_from_th
         ("net=conv", "net is 'conv', but what it holds is set by name"),
         ("net.depths=1,x,1", "net.depths is 'x', but it must be a whole number"),
         ("network=lite0 net.depths=1,1,1", "net.depths is no option of network lite0; those are head"),
-        ("network=resnet9 net.variant=released", "net.variant is no option of network resnet9; those are width, head"),
+        (
+            "network=resnet10 net.variant=released",
+            "net.variant is no option of network resnet10; those are width, head",
+        ),
     ],
 )
 def test_an_option_that_does_not_exist_is_refused(given, message):
@@ -249,22 +252,22 @@ def test_the_mean_layer_is_one_linear_map_of_the_mean_vector():
 
 
 def test_the_control_has_the_same_hash_layer_and_no_attention_before_it():
-    net = network.create("resnet9", bits=24)
+    net = network.create("resnet10", bits=24)
     assert isinstance(net.hash_layer, network.HashLayer)
-    assert not any(isinstance(module, network.BlockAttention) for module in net.body.modules())
+    assert not any(isinstance(module, network.BlockAttention) for module in net.backbone.modules())
     assert net(torch.randn(2, 3, 32, 32)).shape == (2, 24)
-    assert net.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 256, 4, 4)
-    with pytest.raises(ValueError, match="img_size is 20, but resnet9 halves it three times"):
-        network.create("resnet9", bits=24, img_size=20)
-    with pytest.raises(ValueError, match="network 'resnet9' has no pretrained weights"):
-        network.check_pretrained("resnet9")
+    assert net.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 320, 4, 4)
+    with pytest.raises(ValueError, match="width is 0, but it must be a whole number of at least 1"):
+        network.create("resnet10", bits=24, width=0)
+    with pytest.raises(ValueError, match="network 'resnet10' has no pretrained weights"):
+        network.check_pretrained("resnet10")
 
 
 def test_the_control_trains_as_any_network(split, tmp_path):
     run = training.fit(
-        split, runs.Run(tmp_path), settings.read(**SHORT | dict(network="resnet9", method="orthohash")), ()
+        split, runs.Run(tmp_path), settings.read(**SHORT | dict(network="resnet10", method="orthohash")), ()
     )
-    assert run.record["model"] == dict(name="resnet9", bits=12, img_size=32, head="normalised")
+    assert run.record["model"] == dict(name="resnet10", bits=12, img_size=32, head="normalised")
     assert run.model()(torch.randn(1, 3, 32, 32)).shape == (1, 12)
 
 

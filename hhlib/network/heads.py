@@ -1,4 +1,4 @@
-"""Codes from pretrained networks: a head on the vectors of a frozen one, or HybridHash's hash layer on a whole one.
+"""Codes from other networks: a head on a frozen one's vectors, or HybridHash's hash layer on a whole one.
 
 Letters in shapes: B images, D numbers of a vector, K bits, S image side, C channels and b side of the feature map.
 """
@@ -13,6 +13,8 @@ from hhlib.common import check_bits, check_choice, check_share, check_whole
 from hhlib.network.backbones import Facts, as_map, facts, pretrained
 from hhlib.network.parts import HEADS, HashLayer, evaluating, last_step, small_weights
 from hhlib.network.weights import MatchReport, fill
+
+PLAIN = "resnet10"  #: the name of `SmallResNet`
 
 
 class Head(nn.Module):
@@ -73,11 +75,14 @@ class TimmHash(nn.Module):
         check_share("drop_path_rate", drop_path_rate)
         self.bits, self.img_size = check_bits(bits), img_size or known.size
         self.backbone = timm.create_model(known.architecture, num_classes=0, **self._options(known, drop_path_rate))
+        self._add_hash_layer(backbone, head)
+
+    def _add_hash_layer(self, name: str, head: str) -> None:
         _, C, b, w = self._map_shape()
         if b != w:
-            raise ValueError(f"{backbone} makes feature maps of {b} x {w}, but the hash layer needs square ones.")
-        self.hash_layer = HashLayer(C, bits, grid=b, pool=b, heads=math.gcd(C, 8), variant="paper", head=head)
-        small_weights(self.hash_layer)
+            raise ValueError(f"{name} makes feature maps of {b} x {w}, but the hash layer needs square ones.")
+        layer = HashLayer(C, self.bits, grid=b, pool=b, heads=math.gcd(C, 8), variant="paper", head=head)
+        self.hash_layer = small_weights(layer)
 
     def _options(self, known: Facts, drop_path_rate: float) -> dict:
         options = dict(drop_path_rate=drop_path_rate) if drop_path_rate else {}
@@ -100,6 +105,29 @@ class TimmHash(nn.Module):
         """Keep fewer numbers while training, where the backbone can."""
         if enable:
             self.backbone.set_grad_checkpointing(enable)
+
+
+class SmallResNet(TimmHash):
+    """The control without attention: a residual network for small pictures, with HybridHash's hash layer on top.
+
+    timm's ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) with one block per stage, and at
+    its start, as usual for pictures of 32 pixels, one 3x3 convolution that keeps their size.
+
+    Args:
+        bits: code length K, 1 to 1024.
+        img_size: side S of the square pictures, in pixels.
+        width: channels of the first stage; each of the three others doubles them. With 40, a step takes less time
+            than HybridHash's micro network.
+        head: the last step of the hash layer, one of `HEADS`.
+    """
+
+    def __init__(self, bits: int, *, img_size: int = 32, width: int = 40, head: str = "linear"):
+        nn.Module.__init__(self)
+        self.bits, self.img_size = check_bits(bits), check_whole("img_size", img_size, 8)
+        channels = [check_whole("width", width, 1) * 2**stage for stage in range(4)]
+        self.backbone = timm.create_model("resnet18", num_classes=0, layers=(1, 1, 1, 1), channels=channels)
+        self.backbone.conv1, self.backbone.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+        self._add_hash_layer(PLAIN, head)
 
 
 def load_backbone(net: TimmHash, name: str) -> MatchReport:

@@ -1,6 +1,6 @@
 """Networks by name: here (`create("micro", bits=32)`) and in timm (`timm.create_model("hybridhash_base", bits=32)`).
 
-A name says which kind a network is: a size of HybridHash ("micro"); the control without attention ("resnet9"); "timm:"
+A name says which kind a network is: a size of HybridHash ("micro"); the control without attention ("resnet10"); "timm:"
 and the name of a pretrained network, all of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or
 the name of a pretrained network alone, which stays as it is and gets a head ("lite0").
 """
@@ -13,9 +13,8 @@ from timm.models import register_model
 
 from hhlib.common import nearest
 from hhlib.network.backbones import LITE0, Facts, facts, known_backbones, pretrained
-from hhlib.network.heads import Head, TimmHash, load_backbone
+from hhlib.network.heads import PLAIN, Head, SmallResNet, TimmHash, load_backbone
 from hhlib.network.model import HybridHash
-from hhlib.network.plain import ResNet9
 from hhlib.network.weights import MatchReport, load_nest
 
 #: Sizes by name. base: as the authors ran it (their class default has 20 layers in the last level, their training
@@ -30,8 +29,7 @@ PRESETS = {
 PRETRAINED = ("base", "small", "tiny")  #: networks of NesT's sizes
 #: Arguments of a network that are not options, because other settings say what they are.
 SET_ELSEWHERE = ("bits", "img_size", "in_chans", "drop_path_rate", "backbone", "dim", "hidden", "dropout")
-PLAIN = "resnet9"  #: the control, see `ResNet9`
-BUILT = {"hybridhash": HybridHash, "plain": ResNet9, "tuned": TimmHash, "frozen": Head}  #: class by kind
+BUILT = {"hybridhash": HybridHash, "plain": SmallResNet, "tuned": TimmHash, "frozen": Head}  #: class by kind
 TUNED = "timm:"  #: before the name of a pretrained network that is trained as a whole
 
 
@@ -81,7 +79,7 @@ def facts_of(name: str) -> Facts | None:
     return None if kind(name) in ("hybridhash", "plain") else facts(name.removeprefix(TUNED))
 
 
-def create(name: str, *, bits: int, **arguments) -> HybridHash | ResNet9 | Head | TimmHash:
+def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash:
     """Build a network by name, with random weights; `arguments` are those of its class.
 
     ``create("micro", bits=32, img_size=64)``, ``create("lite0", bits=32, dim=1280)``, ``create("timm:lite0", bits=8)``
