@@ -51,17 +51,3 @@ def test_images_in_memory_at_once_are_those_of_a_micro_batch(monkeypatch):
     step("hybridhash", micro_batches=4)
     in_layers = [n for n in seen if n != 10]  # the hash layer sees all ten
     assert set(in_layers) == {3, 1}
-
-
-def test_the_number_of_micro_batches_is_found_by_trying(monkeypatch):
-    """A GPU that holds five images stands for a small one: it refuses more, in PyTorch's words."""
-    forward = network.BlockAttention.forward
-
-    def small(self, x):
-        if self.qkv.bias is not None and len(x) > 5:  # only in the layers
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
-        return forward(self, x)
-
-    monkeypatch.setattr(network.BlockAttention, "forward", small)
-    found = training.find_micro_batches(several.small_digits(), several.how(**SHORT))
-    assert found == 4  # 16 and 8 images do not fit, 4 do

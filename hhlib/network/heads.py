@@ -110,8 +110,8 @@ class TimmHash(nn.Module):
 class SmallResNet(TimmHash):
     """The control without attention: a residual network for small pictures, with HybridHash's hash layer on top.
 
-    timm's ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) with one block per stage, and at
-    its start, as usual for pictures of 32 pixels, one 3x3 convolution that keeps their size.
+    timm's ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) with one block per stage. It
+    starts with one 3x3 convolution that keeps the picture's size, as usual for 32 pixels.
 
     Args:
         bits: code length K, 1 to 1024.

@@ -221,7 +221,7 @@ class Trainer:
             size = self.split.image_size
             raise MemoryError(
                 f"the GPU's memory is too small for a step with batch_size {self.batch_size} and images of {size} "
-                "pixels: raise micro_batches (find_micro_batches finds a number), lower batch_size or image_size, "
+                "pixels: raise micro_batches, lower batch_size or image_size, "
                 "choose a smaller network, or precision bf16. The last state stays on disk."
             ) from error
 

@@ -18,6 +18,7 @@ from accelerate.utils import patch_environment
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.nn.functional import all_gather
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -29,30 +30,11 @@ def several() -> bool:
 def together(share: Tensor) -> Tensor:
     """The shares (b, ...) of all processes, in their order: -> (b * processes, ...), the same on each.
 
-    Gradients flow back to each share. All processes must call it, with shares of one shape.
+    Gradients flow back to each share, added up over the processes: all compute the same loss, so with n of them that is
+    n times the gradient, and the mean that DistributedDataParallel takes over processes divides by n again. All
+    processes must call it, with shares of one shape.
     """
-    return _Together.apply(share) if several() else share
-
-
-class _Together(torch.autograd.Function):
-    """all_gather with a gradient: the sum of what all processes send back.
-
-    All compute the same loss, so with n processes that sum is n times the gradient; the mean that
-    DistributedDataParallel takes over processes divides by n again.
-    """
-
-    @staticmethod
-    def forward(ctx, share: Tensor) -> Tensor:
-        ctx.rows = len(share)
-        shares = [torch.empty_like(share, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-        dist.all_gather(shares, share.contiguous())
-        return torch.cat(shares)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank() * ctx.rows :][: ctx.rows]
+    return torch.cat(all_gather(share.contiguous())) if several() else share
 
 
 def share_normalisation(net: nn.Module) -> None:
