@@ -10,6 +10,7 @@ comparison that was stopped resumes. `-p` takes settings, as everywhere, for all
 
 import argparse
 import json
+import math
 import sys
 import tomllib
 from itertools import product
@@ -32,7 +33,8 @@ def experiment_of(job: dict) -> hh.Experiment:
     """The experiment of a job, in a folder of its own."""
     folder = Path(job["runs_dir"]) / job["table"] / "".join(c if c.isalnum() else "-" for c in job["variant"])
     named = dict(dataset=job["dataset"], seed=job["seed"], runs_dir=str(folder))
-    return hh.open(" ".join([*job["settings"], hh.settings.words(job["given"])]), **named)
+    pairs = [pair for text in job["settings"] for pair in hh.settings.reading.split(text)]
+    return hh.open(hh.settings.words((dict(pairs) | dict(job["given"])).items()), **named)  # the last word counts
 
 
 def finish(job: dict) -> dict:
@@ -48,7 +50,7 @@ def finish(job: dict) -> dict:
         np.save(draft, scores["ap"]["expected"])
     told = hh.settings.words((k, v) for k, v in ex.settings.changes().items() if k not in ("data_dir", "runs_dir"))
     row = {"validation": history["validation_map"].max(), "loss": history["loss"].iloc[-1]}
-    row |= {kind: scores["map"][kind] for kind in SCORES} | usual(ex)
+    row |= {kind: scores["map"][kind] for kind in SCORES} | usual(ex) | evenness(ex)
     row |= {"distinct_codes": len(np.unique(ex.codes["database"], axis=0))}
     row |= {
         "on_queries": hh.runs.optimism(history) / 100,
@@ -59,6 +61,15 @@ def finish(job: dict) -> dict:
     for state in ex.run.path.glob("training_state*"):  # what resumes a finished run, and hundreds of them fill a disk
         state.unlink()
     return row
+
+
+def evenness(ex: hh.Experiment) -> dict:
+    """How even the attention among block tokens is: its entropy, as a share of the largest possible, 0 to 1."""
+    if hh.network.kind(ex.settings.network) != "hybridhash":
+        return {}
+    maps = hh.attention.token_attention(ex.net, ex.pictures("query", range(200))[1])
+    found = {level: (hh.attention.entropy(w).mean(), math.log2(w.shape[-1])) for level, w in maps.items()}
+    return {f"evenness, {level}": float(bits) / most for level, (bits, most) in found.items() if most}
 
 
 def usual(ex: hh.Experiment) -> dict:
@@ -77,7 +88,8 @@ def jobs_of(name: str, given: argparse.Namespace) -> list[dict]:
     jobs = []
     for (dataset, start), (variant, change) in product(table["start"].items(), table["variants"].items()):
         for seed in given.seeds:
-            settings = dict(settings=[start, change])
+            own_change = change if isinstance(change, str) else change[dataset]
+            settings = dict(settings=[start, own_change])
             jobs.append(base | dict(dataset=dataset, variant=variant, seed=seed) | settings)
     return jobs
 
