@@ -3,4 +3,5 @@
 from hhlib.training.fitting import fit
 from hhlib.training.reports import Progress, Report, TensorBoard, print_line
 from hhlib.training.setup import choose_device, choose_precision
-from hhlib.training.trainer import Trainer, model_of, parts, statistics
+from hhlib.training.start import model_of, parts, statistics
+from hhlib.training.trainer import Trainer

@@ -17,7 +17,7 @@ from hhlib import data, losses, metrics, retrieval
 from hhlib import network as networks
 from hhlib.runs import Run
 from hhlib.settings import Settings
-from hhlib.training import keeping, setup
+from hhlib.training import keeping, setup, start
 from hhlib.training.reports import Progress, Report, Tally, print_line
 from hhlib.training.scale.processes import check_batch_size, together
 from hhlib.training.stopping import StopRequest
@@ -41,13 +41,13 @@ class Trainer:
 
     def __init__(self, split: data.Split, settings: Settings, *, fresh: bool = True):
         self.split, self.settings, self.recipe = split, settings, settings.recipe
-        _check(split, settings)
+        start.check(split, settings)
         device = setup.choose_device(settings.device)
         frozen = networks.kind(settings.network) == "frozen"
         wanted = "float32" if frozen and settings.precision == "auto" else settings.precision  # a head gains nothing
         self.precision = setup.choose_precision(wanted, device)
-        self.part, self.validation = parts(split, settings)
-        self.mean, self.std = statistics(self.part, settings.network)
+        self.part, self.validation = start.parts(split, settings)
+        self.mean, self.std = start.statistics(self.part, settings.network)
         self.record = self._record(device)
         self.accelerator = setup.accelerator_for(device, self.precision, settings.seed)
         self.batch_size = min(self.recipe.batch_size, len(self.part))
@@ -200,12 +200,12 @@ class Trainer:
         """Train until the last epoch, keeping all that is needed to resume after each; see `training.fit`."""
         with StopRequest() as stop:
             for epoch in range(len(self.history), self.recipe.epochs):
-                start = time.perf_counter()
+                began = time.perf_counter()
                 self.set_image_side(epoch)
                 if not self._complete(epoch, stop):
                     keeping.save_state(self, run)
                     stop.leave(f"after step {self.tally.steps} of epoch {epoch + 1}")
-                self._close(epoch, start)
+                self._close(epoch, began)
                 keeping.save(self, run)
                 if self.accelerator.is_main_process:
                     for report in reports:
@@ -225,13 +225,13 @@ class Trainer:
                 "choose a smaller network, or precision bf16. The last state stays on disk."
             ) from error
 
-    def _close(self, epoch: int, start: float) -> None:
+    def _close(self, epoch: int, began: float) -> None:
         """Write down what an epoch brought."""
         row = {"epoch": epoch + 1} | self.tally.means() | {"learning_rate": self.schedule.get_last_lr()[0]}
         nothing = {"validation_map": math.nan, "distinct_codes": math.nan}
         nothing |= {"query_map": math.nan} if self.recipe.choose == "queries" else {}
         self.history.append(row | (self.validate() if self._due(epoch) else nothing))
-        self.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - start})
+        self.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - began})
         self.tally = Tally()
 
     def progress(self) -> Progress:
@@ -247,73 +247,8 @@ class Trainer:
         facts |= dict(topk=split.protocol.topk, split_seed=split.seed, fingerprint=split.fingerprint())
         return {
             "parameters": settings.named() | {"recipe": dict(vars(recipe)), "precision": self.precision},
-            "model": model_of(split, settings),
+            "model": start.model_of(split, settings),
             "loss": dict(name=settings.method, bits=settings.bits) | sizes | recipe.loss,
             "data": facts | dict(mean=self.mean, std=self.std, classes=split.classes),
             "device": device,
         }
-
-
-def statistics(part: data.Part, name: str) -> tuple[list[float], list[float]]:
-    """Mean and spread of each channel, both in 0..1, that a network's pictures are normalised with: a pretrained one's
-    own, otherwise those of the part. Empty for vectors, which the head standardises."""
-    known = networks.facts_of(name)
-    if networks.kind(name) == "frozen":
-        return [], []
-    return (known.mean, known.std) if known else data.channel_statistics(part)
-
-
-def model_of(split: data.Split, settings: Settings) -> dict:
-    """What `network.create` needs to build the network of a run."""
-    recipe, head = settings.recipe, losses.method(settings.method).head
-    if networks.kind(settings.network) == "frozen":
-        size = dict(dim=split.query.pool.images.shape[1], hidden=recipe.hidden, dropout=recipe.dropout)
-    else:
-        size = dict(img_size=split.image_size)
-        size |= {} if networks.kind(settings.network) == "plain" else dict(drop_path_rate=recipe.drop_path)
-    model = dict(name=settings.network, bits=settings.bits) | size
-    return model | ({} if head == "linear" else {"head": head}) | recipe.net
-
-
-def parts(split: data.Split, settings: Settings) -> tuple[data.Part, data.Part]:
-    """What is trained on, and what is held out to choose the epoch.
-
-    Asymmetric methods learn a code for each database image, so the database is what they train on, and none of it can
-    be held out: they keep the last epoch.
-    """
-    if losses.method(settings.method).family == "asymmetric":
-        return split.database, split.database.subset(np.arange(0))
-    return data.hold_out(split.train, settings.recipe.validation, settings.seed)
-
-
-def _check(split: data.Split, settings: Settings) -> None:
-    data.check_disjoint(split)
-    recipe, kind = settings.recipe, networks.kind(settings.network)
-    if recipe.pretrained:
-        networks.check_pretrained(settings.network)
-    if (kind == "frozen") != bool(split.vectors_of):
-        wanted = "vectors, see hhlib.features" if kind == "frozen" else "pictures"
-        raise ValueError(f"network is {settings.network!r}, which needs a split of {wanted}.")
-    if kind != "hybridhash" and recipe.small_epochs:
-        raise ValueError(f"small_epochs is {recipe.small_epochs}, but it must be 0 for network {settings.network!r}.")
-    labels, asymmetric = split.train.labels, losses.method(settings.method).family == "asymmetric"
-    if recipe.balanced and (asymmetric or (labels.sum(dim=1) != 1).any()):
-        raise ValueError("balanced is true, but it needs one label per image, and a method that is not asymmetric.")
-    if kind == "frozen" and not recipe.pretrained:
-        raise ValueError(f"pretrained is false, but the frozen backbone {settings.network} has to be pretrained.")
-    if recipe.choose == "queries" and asymmetric:
-        raise ValueError(
-            f"choose is 'queries', but {settings.method} is asymmetric and keeps its last epoch; it must be validation."
-        )
-    if kind == "frozen":
-        return
-    size = split.image_size
-    for name in ("shift", "erase"):
-        if getattr(recipe, name) >= size:
-            raise ValueError(f"{name} is {getattr(recipe, name)}, but images of {size} pixels allow 0 to {size - 1}.")
-    step = 4 * networks.PRESETS[settings.network]["patch_size"] if recipe.small_epochs else 1
-    if recipe.small_epochs and size % (2 * step):
-        raise ValueError(
-            f"small_epochs is {recipe.small_epochs}, but half of image_size {size} is not a multiple of {step}, as the "
-            f"{settings.network} network needs; set small_epochs=0, or an image_size that is a multiple of {2 * step}."
-        )
