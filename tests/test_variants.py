@@ -1,0 +1,65 @@
+"""One change at a time: what is trained is what the table says, and gains are between runs of the same seed."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import hhlib as hh
+
+TOOLS = Path(__file__).parent.parent / "tools"
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    import variants
+
+    return variants
+
+
+def given(folder, seeds=(0,)):
+    quick = dict(runs_dir=str(folder), epochs="1", validate_every="1", batch_size="50")
+    return SimpleNamespace(parameter=list(quick.items()), seeds=list(seeds))
+
+
+def test_every_variant_of_every_table_can_be_read_and_differs_from_the_others(variants, tmp_path):
+    for name in variants.TABLES:
+        jobs = variants.jobs_of(name, SimpleNamespace(parameter=[], seeds=[0]))
+        settings = [variants.experiment_of(job).settings for job in jobs]
+        told = [hh.settings.words(s.changes().items()) for s in settings]
+        assert len(set(told)) == len(told), name
+        recipes = [(s.dataset, s.method, s.network, s.bits, str(s.recipe)) for s in settings]
+        assert len(set(recipes)) == len(recipes), name
+
+
+def test_a_row_is_what_its_settings_give_and_is_not_made_twice(variants, tmp_path):
+    job = next(job for job in variants.jobs_of("prices", given(tmp_path)) if job["variant"] == "scrambled tokens")
+    row = variants.finish(job)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert variants.finish(job)["expected"] == row["expected"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    ex = hh.open(row["run"], runs_dir=str(tmp_path / "again"))
+    assert ex.settings.recipe.net == {"variant": "released"}
+    ex.fit(())
+    assert ex.evaluate()["map"]["expected"] == pytest.approx(row["expected"], abs=1e-9)
+    assert row["worst"] <= row["usual_with_last"] <= row["best"]
+    assert 0 < row["evenness, level 1"] <= 1
+
+
+def test_gains_are_of_the_same_seed(variants, monkeypatch):
+    """Two seeds far apart, and a variant that gains 0.1 with each: the gain is 0.1, whatever the seeds' spread."""
+    ap = {(v, s): np.linspace(0, 1, 50) * 0.2 + 0.5 * s + 0.1 * (v == "b") for v in "ab" for s in (0, 1)}
+    monkeypatch.setattr(variants, "ap_of", lambda job: ap[job["variant"], job["seed"]])
+    rows = [
+        dict(job=dict(dataset="digits", variant=v, seed=s), validation=0.5, expected=a.mean(), seconds=10.0 * (1 + (v == "b")),
+             distinct_codes=5)
+        for (v, s), a in ap.items()
+    ]  # fmt: skip
+    table = variants.gains(rows).set_index("variant")
+    assert table.loc["b", "expected_gain"] == pytest.approx(0.1)
+    assert table.loc["b", "expected_std"] == pytest.approx(0.5 / 2**0.5)
+    assert table.loc["b", "cost"] == 2
+    assert table.loc["b", "p_value"] < 0.001
+    assert np.isnan(table.loc["a", "p_value"])
