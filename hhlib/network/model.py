@@ -20,18 +20,8 @@ from timm.models.nest import Nest, resize_pos_embed
 from torch import Tensor, nn
 
 from hhlib.common import check_bits, check_choice, check_share, check_whole
-from hhlib.network.parts import (
-    HASH_LAYERS,
-    HEADS,
-    STEMS,
-    VARIANTS,
-    BlockAttention,
-    BlockTokenAttention,
-    HashLayer,
-    Interaction,
-    MeanLayer,
-    conv_stem,
-)
+from hhlib.network import parts
+from hhlib.network.parts import BlockAttention, BlockTokenAttention, HashLayer, Interaction
 
 
 class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apache-2.0", tags=["deep-hashing"]):
@@ -72,10 +62,10 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         head: str = "linear",
     ):
         check_bits(bits)
-        check_choice("variant", variant, VARIANTS)
-        check_choice("head", head, HEADS)
-        check_choice("stem", stem, STEMS)
-        check_choice("hash_layer", hash_layer, HASH_LAYERS)
+        check_choice("variant", variant, parts.VARIANTS)
+        check_choice("head", head, parts.HEADS)
+        check_choice("stem", stem, parts.STEMS)
+        check_choice("hash_layer", hash_layer, parts.HASH_LAYERS)
         check_share("drop_path_rate", drop_path_rate)
         _check_levels(embed_dims, num_heads, depths, interaction_heads)
         edge, pool = _block_edge(img_size, patch_size, tokens_per_block)
@@ -83,16 +73,16 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
             img_size=img_size, in_chans=in_chans, patch_size=patch_size, num_levels=3, embed_dims=embed_dims,
             num_heads=num_heads, depths=depths, num_classes=0, drop_path_rate=drop_path_rate,
         )  # fmt: skip
-        self.variant, self.img_size, self.tokens_per_block, self.head_kind = variant, img_size, tokens_per_block, head
-        self._head_arguments = dict(grid=edge, pool=pool, heads=interaction_heads, variant=variant)
-        self._head_class = HashLayer if hash_layer == "paper" else MeanLayer
+        self.variant, self.img_size, self.tokens_per_block = variant, img_size, tokens_per_block
+        shapes = dict(grid=edge, pool=pool, heads=interaction_heads, variant=variant)
+        self._head_arguments = shapes | dict(head=head, kind=hash_layer)
         if stem == "conv":
-            self.patch_embed = conv_stem(in_chans, embed_dims[0], patch_size)
+            self.patch_embed = parts.conv_stem(in_chans, embed_dims[0], patch_size)
         for level, dim, heads in zip(self.levels, embed_dims, num_heads, strict=True):
             for layer in level.transformer_encoder:
                 layer.attn = BlockAttention(dim, heads, qkv_bias=True)
         for i in (1, 2):
-            shapes = self._head_arguments | dict(grid=edge * 2 ** (3 - i))
+            shapes |= dict(grid=edge * 2 ** (3 - i))
             self.levels[i].pool = Interaction(*embed_dims[i - 1 : i + 1], global_branch=global_branch, **shapes)
         self.reset_classifier(bits)
         self.init_weights()  # truncated normal with std 0.02, zero biases, as in NesT
@@ -130,7 +120,7 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new, random hash layer of `num_classes` bits (timm's name for "another task, same backbone")."""
         self.bits = check_bits(num_classes)
-        layer = self._head_class(self.num_features, self.bits, **self._head_arguments, head=self.head_kind)
+        layer = HashLayer(self.num_features, self.bits, **self._head_arguments)
         self.hash_layer = layer.to(self.norm.weight.device)
 
 

@@ -157,37 +157,29 @@ def last_step(head: str, bits: int) -> tuple[int, nn.Module]:
     return bits, nn.BatchNorm1d(bits) if head == "normalised" else nn.Identity()
 
 
-class MeanLayer(nn.Module):
-    """What the hash layer is compared with: the mean feature vector and one linear map, (B, C, b, b) -> z (B, K)."""
-
-    def __init__(self, dim: int, bits: int, *, head: str, **_):
-        super().__init__()
-        features, self.last = last_step(head, bits)
-        self.to_bits = nn.Linear(dim, features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, b, b) -> z (B, K)."""
-        return self.last(self.to_bits(x.mean(dim=(2, 3))))
-
-
 class HashLayer(nn.Module):
     """From the last feature map to K real numbers, one per bit. No squashing: each loss brings its own.
 
     With one token per block, the global branch attends over a single token: its softmax is 1, so the branch is a
     linear map of the mean feature vector, added everywhere. The last step, `head`, is "linear" (the paper's),
-    "normalised" (each bit over the batch) or "divide" (`DivideAndEncode`); the losses say which one they need.
+    "normalised" (each bit over the batch) or "divide" (`DivideAndEncode`); the losses say which one they need. Of the
+    `kind` "mean", for ablations, only the last convolution and the mean are left: one linear map of the mean vector.
     """
 
-    def __init__(self, dim: int, bits: int, grid: int, pool: int, heads: int, variant: str, head: str):
+    def __init__(self, dim: int, bits: int, grid: int, pool: int, heads: int, variant: str, head: str, kind="paper"):
         super().__init__()
+        features, self.last = last_step(head, bits)
+        self.to_bits = nn.Conv2d(dim, features, kernel_size=1)
+        self.kind = kind
+        if kind == "mean":
+            return
         self.conv_row = nn.Conv2d(dim, dim, kernel_size=(1, 3), padding=(0, 1))
         self.conv_column = nn.Conv2d(dim, dim, kernel_size=(3, 1), padding=(1, 0))
         self.tokens = BlockTokenAttention(dim, grid, pool, heads, variant)
-        features, self.last = last_step(head, bits)
-        self.to_bits = nn.Conv2d(dim, features, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, b, b) -> z (B, K)."""
-        x = self.conv_column(self.conv_row(x)) + self.tokens(x)  # (B, C, b, b)
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)  # (B, C, ceil(b/2), ceil(b/2))
+        if self.kind == "paper":
+            x = self.conv_column(self.conv_row(x)) + self.tokens(x)  # (B, C, b, b)
+            x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)  # (B, C, ceil(b/2), ceil(b/2))
         return self.last(self.to_bits(x).mean(dim=(2, 3)))  # (B, K)
