@@ -46,16 +46,6 @@ def pca_sign(x: np.ndarray, bits: int) -> Encoder:
     return lambda y: pca.apply(np.ascontiguousarray(y, dtype=np.float32))
 
 
-def pca_rotated(x: np.ndarray, bits: int, *, seed: int = 0) -> Encoder:
-    """The first K principal components, turned at random, so that every bit carries about the same variance.
-
-    The start of `itq`, and already most of what it gains (Gong and Lazebnik, CVPR 2011, section 2.3).
-    """
-    components = pca_sign(x, bits)
-    R = np.linalg.qr(np.random.default_rng(seed).normal(size=(bits, bits)))[0]  # (K, K)
-    return lambda y: components(y) @ R
-
-
 def itq(x: np.ndarray, bits: int, *, iterations: int = 50, starts: int = 5, seed: int = 0) -> Encoder:
     """Iterative quantisation: principal components, rotated so that they are near corners of the cube (-1, +1)^K.
 

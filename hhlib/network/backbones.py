@@ -33,16 +33,6 @@ class Facts:
     hub: str | None  #: where the weights are; None: in a package
 
 
-def check_backbone(name: str) -> str:
-    """Return the name of a pretrained network if it is "lite0" or timm's, which may leave out the weights' tag."""
-    if name == LITE0:
-        return name
-    if name not in known_backbones():
-        allowed = f"{LITE0}, or timm's name of a model that has pretrained weights, such as resnet50.a1_in1k"
-        raise ValueError(f"network is {name!r}, but it must be {allowed}.{nearest(name, known_backbones())}")
-    return name
-
-
 def known_backbones() -> list[str]:
     """Every name that `pretrained` takes."""
     weights = timm.list_pretrained()
@@ -50,8 +40,12 @@ def known_backbones() -> list[str]:
 
 
 def facts(name: str) -> Facts:
-    """What is known of a pretrained network; ValueError if there is none of that name."""
-    if check_backbone(name) == LITE0:  # its authors' pictures are (pixel - 127) / 128
+    """What is known of a pretrained network, "lite0" or timm's, which may leave out the weights' tag. ValueError for
+    another name."""
+    if name != LITE0 and name not in known_backbones():
+        allowed = f"{LITE0}, or timm's name of a model that has pretrained weights, such as resnet50.a1_in1k"
+        raise ValueError(f"network is {name!r}, but it must be {allowed}.{nearest(name, known_backbones())}")
+    if name == LITE0:  # its authors' pictures are (pixel - 127) / 128
         centre = dict(mean=[127 / 255] * 3, std=[128 / 255] * 3, interpolation="bicubic")
         return Facts("tf_efficientnet_lite0", 224, False, **centre, license="apache-2.0", hub=None)
     cfg = get_pretrained_cfg(name)
