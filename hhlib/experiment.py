@@ -94,9 +94,7 @@ class Experiment:
             return network.input_size(s.network.removeprefix(network.TUNED), picture=small)
         if s.dataset in data.names():
             return None
-        return (
-            64 if s.network in ("micro", network.PLAIN) else network.PRESETS[s.network]["img_size"]
-        )  # a folder: pictures of any size
+        return 64 if s.network == "micro" else network.PRESETS[s.network]["img_size"]  # a folder: pictures of any size
 
     @cached_property
     def backbone(self) -> features.Backbone | None:

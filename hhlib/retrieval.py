@@ -105,19 +105,17 @@ def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
     if codes.dtype != np.uint8 or codes.ndim != 2 or not len(codes):
         raise ValueError(f"codes are {codes.shape} {codes.dtype}, but an index needs packed codes, (n, bytes) uint8.")
     codes, d, n = np.ascontiguousarray(codes), 8 * codes.shape[1], len(codes)
+    made = {"flat": "BFlat", "hash": f"BHash{min(d, max(1, int(np.log2(n))))}"}  # about one code per bucket
+    made |= {"ivf": f"BIVF{max(1, int(np.sqrt(n)))}", "hnsw": "BHNSW16"}
+    index = faiss.index_binary_factory(d, made[kind])
     if kind == "hash":
-        index = faiss.IndexBinaryHash(d, min(d, max(1, int(np.log2(n)))))  # about one code per bucket
         index.nflip = min(3, effort // 8)
     elif kind == "ivf":
-        index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(d), d, max(1, int(np.sqrt(n))))
-        index.cp.min_points_per_centroid = 1
-        index.nprobe = effort
+        index.cp.min_points_per_centroid, index.nprobe = 1, effort
         index.train(codes)
     elif kind == "hnsw":
-        index = faiss.IndexBinaryHNSW(d, 16)
         index.hnsw.efSearch = 4 * effort
     else:
-        index = faiss.IndexBinaryFlat(d)
         index.use_heap = False  # counting instead of a heap: ties come out in database order
     index.add(codes)
     return index

@@ -2,6 +2,7 @@ import itertools
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -255,9 +256,9 @@ def untied_case(seed):
 
 COMPATIBILITY = [
     (metrics.conventions.deephash_pytorch, {}),
-    (metrics.conventions.hashnet, {"no_match": "drop"}),
-    (metrics.conventions.pytorch_metric_learning, {"denominator": "all", "no_match": "drop"}),
-    (metrics.conventions.open_metric_learning, {"denominator": "reachable"}),
+    (partial(metrics.conventions.deephash_pytorch, drop=True), {"no_match": "drop"}),
+    (partial(metrics.conventions.deephash_pytorch, drop=True, by="all"), {"denominator": "all", "no_match": "drop"}),
+    (partial(metrics.conventions.deephash_pytorch, by="reachable"), {"denominator": "reachable"}),
 ]
 
 

@@ -265,7 +265,7 @@ DOORS = {
     "AP: topk": (lambda: metrics.average_precision([[1, 2]], [[1, 0]], 0), "topk is 0"),
     "RAMAP: negative": (lambda: metrics.ramap([[1, 2]], [[-1, 0]]), "0 <= r_t <= n_t"),
     "conventions: rows": (
-        lambda: metrics.conventions.hashnet(SIGNS, TABLE, SIGNS[:9], TABLE, topk=5),
+        lambda: metrics.conventions.deephash_pytorch(SIGNS, TABLE, SIGNS[:9], TABLE, topk=5),
         "60 and 9 codes but 60 and 60 rows",
     ),
 }

@@ -251,23 +251,21 @@ def test_the_mean_layer_is_one_linear_map_of_the_mean_vector():
     torch.testing.assert_close(net(x), expected)
 
 
-def test_the_control_has_the_same_hash_layer_and_no_attention_before_it():
-    net = network.create("resnet10", bits=24)
+def test_the_control_is_a_residual_network_for_small_pictures_with_the_same_hash_layer():
+    net = network.create("timm:resnet10t", bits=24, img_size=32, start="small")
     assert isinstance(net.hash_layer, network.HashLayer)
-    assert not any(isinstance(module, network.BlockAttention) for module in net.backbone.modules())
-    assert net(torch.randn(2, 3, 32, 32)).shape == (2, 24)
-    assert net.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 320, 4, 4)
-    with pytest.raises(ValueError, match="width is 0, but it must be a whole number of at least 1"):
-        network.create("resnet10", bits=24, width=0)
-    with pytest.raises(ValueError, match="network 'resnet10' has no pretrained weights"):
-        network.check_pretrained("resnet10")
+    assert net.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 512, 4, 4)  # not 1 x 1
+    with pytest.raises(ValueError, match="start is 'small', but lite0 is no ResNet"):
+        network.create("timm:lite0", bits=24, img_size=32, start="small")
+    with pytest.raises(ValueError, match="start is 'tiny', but it must be one of own, small"):
+        network.create("timm:resnet10t", bits=24, img_size=32, start="tiny")
 
 
 def test_the_control_trains_as_any_network(split, tmp_path):
-    run = training.fit(
-        split, runs.Run(tmp_path), settings.read(**SHORT | dict(network="resnet10", method="orthohash")), ()
-    )
-    assert run.record["model"] == dict(name="resnet10", bits=12, img_size=32, head="normalised")
+    control = dict(network="timm:resnet10t", pretrained=False, small_epochs=0, net=dict(start="small"))
+    run = training.fit(split, runs.Run(tmp_path), settings.read(**SHORT | control | dict(method="orthohash")), ())
+    model = dict(name="timm:resnet10t", bits=12, img_size=32, drop_path_rate=0.1, head="normalised", start="small")
+    assert run.record["model"] == model
     assert run.model()(torch.randn(1, 3, 32, 32)).shape == (1, 12)
 
 

@@ -1,37 +1,24 @@
-"""How other code bases score the same list, under their own names: for comparing with published numbers, not for use.
+"""How other code bases score the same list: for comparing with published numbers, not for use.
 
-Each takes codes of -1 and +1 (n, K) and multi-hot labels (n, C), and sorts for one query at a time, as the original
-does; `evaluate` agrees where no tie is cut or reordered. Written from the conventions, not from the code.
+Codes are -1 and +1 (n, K), labels multi-hot (n, C); one query is sorted at a time, as in the originals. `evaluate`
+agrees where no tie is cut or reordered. Written from the conventions, not from the code.
 """
 
 import numpy as np
 
 
-def deephash_pytorch(query_codes, query_labels, database_codes, database_labels, topk: int = -1) -> float:
+def deephash_pytorch(
+    query_codes, query_labels, database_codes, database_labels, topk: int = -1, *, drop: bool = False, by: str = "found"
+) -> float:
     """mAP as swuxyj/DeepHash-pytorch and the released HybridHash print it.
 
     An unstable sort puts ties in an arbitrary order; AP divides by the hits found; a query without hits counts 0.
     "All" is written topk = -1 and used as the end of a slice, which drops the image that is ranked last.
+
+    Other code bases differ in two choices: thuml/HashNet (PyTorch) leaves queries without hits out of the mean
+    (`drop`); open-metric-learning's AP divides by min(k, all relevant) (``by="reachable"``); pytorch-metric-learning's
+    by all relevant images (``by="all"``), and it drops queries without any.
     """
-    return _usual(query_codes, query_labels, database_codes, database_labels, topk)
-
-
-def hashnet(query_codes, query_labels, database_codes, database_labels, topk: int) -> float:
-    """mAP@R as thuml/HashNet (PyTorch) prints it: the same, but queries without hits are left out of the mean."""
-    return _usual(query_codes, query_labels, database_codes, database_labels, topk, drop=True)
-
-
-def pytorch_metric_learning(query_codes, query_labels, database_codes, database_labels, topk: int) -> float:
-    """mAP@k as pytorch-metric-learning defines it: AP divides by all relevant images; queries without any drop out."""
-    return _usual(query_codes, query_labels, database_codes, database_labels, topk, drop=True, by="all")
-
-
-def open_metric_learning(query_codes, query_labels, database_codes, database_labels, topk: int) -> float:
-    """mAP@k as open-metric-learning defines it: AP divides by min(k, all relevant)."""
-    return _usual(query_codes, query_labels, database_codes, database_labels, topk, by="reachable")
-
-
-def _usual(query_codes, query_labels, database_codes, database_labels, topk: int, drop=False, by="found") -> float:
     q, c, d, e = (np.asarray(part, float) for part in (query_codes, query_labels, database_codes, database_labels))
     if len(q) != len(c) or len(d) != len(e):
         raise ValueError(f"there are {len(q)} and {len(d)} codes but {len(c)} and {len(e)} rows of labels.")

@@ -2,7 +2,7 @@
 what makes codes of them (`heads`); all of them by name (`presets`)."""
 
 from hhlib.network.backbones import Facts, digest, input_size, pretrained
-from hhlib.network.heads import PLAIN, Head, SmallResNet, TimmHash
+from hhlib.network.heads import Head, TimmHash
 from hhlib.network.model import HybridHash
 from hhlib.network.parts import (
     HEADS,

@@ -11,10 +11,8 @@ from torch import Tensor, nn
 
 from hhlib.common import check_bits, check_choice, check_share, check_whole
 from hhlib.network.backbones import Facts, as_map, facts, pretrained
-from hhlib.network.parts import HEADS, HashLayer, evaluating, last_step, small_weights
+from hhlib.network.parts import HEADS, HashLayer, evaluating, last_step
 from hhlib.network.weights import MatchReport, fill
-
-PLAIN = "resnet10"  #: the name of `SmallResNet`
 
 
 class Head(nn.Module):
@@ -58,6 +56,8 @@ class TimmHash(nn.Module):
         backbone: "lite0" or timm's name of a model; its weights are random until `load_pretrained`.
         img_size: side S of the square pictures, in pixels; None is the model's own.
         drop_path_rate: stochastic depth of the backbone's last layer, where it has any; 0 to below 1.
+        start: "own", or "small" for a ResNet on pictures of 32 pixels, trained from scratch: it then begins with one
+            3x3 convolution that keeps their size, as usual for such pictures, and shrinks them by 8 and not by 32.
         head: the last step of the hash layer, one of `HEADS`.
     """
 
@@ -68,6 +68,7 @@ class TimmHash(nn.Module):
         backbone: str,
         img_size: int | None = None,
         drop_path_rate: float = 0.0,
+        start: str = "own",
         head: str = "linear",
     ):
         super().__init__()
@@ -75,14 +76,17 @@ class TimmHash(nn.Module):
         check_share("drop_path_rate", drop_path_rate)
         self.bits, self.img_size = check_bits(bits), img_size or known.size
         self.backbone = timm.create_model(known.architecture, num_classes=0, **self._options(known, drop_path_rate))
-        self._add_hash_layer(backbone, head)
-
-    def _add_hash_layer(self, name: str, head: str) -> None:
+        if check_choice("start", start, ("own", "small")) == "small":
+            if not isinstance(self.backbone, timm.models.ResNet):
+                raise ValueError(f"start is 'small', but {backbone} is no ResNet: it must be own.")
+            self.backbone.conv1, self.backbone.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
         _, C, b, w = self._map_shape()
         if b != w:
-            raise ValueError(f"{name} makes feature maps of {b} x {w}, but the hash layer needs square ones.")
-        layer = HashLayer(C, self.bits, grid=b, pool=b, heads=math.gcd(C, 8), variant="paper", head=head)
-        self.hash_layer = small_weights(layer)
+            raise ValueError(f"{backbone} makes feature maps of {b} x {w}, but the hash layer needs square ones.")
+        self.hash_layer = HashLayer(C, bits, grid=b, pool=b, heads=math.gcd(C, 8), variant="paper", head=head)
+        for name, parameter in self.hash_layer.named_parameters():  # as in HybridHash
+            if name.endswith("weight") and parameter.ndim > 1 and "last" not in name:
+                nn.init.trunc_normal_(parameter, std=0.02)
 
     def _options(self, known: Facts, drop_path_rate: float) -> dict:
         options = dict(drop_path_rate=drop_path_rate) if drop_path_rate else {}
@@ -105,29 +109,6 @@ class TimmHash(nn.Module):
         """Keep fewer numbers while training, where the backbone can."""
         if enable:
             self.backbone.set_grad_checkpointing(enable)
-
-
-class SmallResNet(TimmHash):
-    """The control without attention: a residual network for small pictures, with HybridHash's hash layer on top.
-
-    timm's ResNet (He et al., "Deep Residual Learning for Image Recognition", CVPR 2016) with one block per stage. It
-    starts with one 3x3 convolution that keeps the picture's size, as usual for 32 pixels.
-
-    Args:
-        bits: code length K, 1 to 1024.
-        img_size: side S of the square pictures, in pixels.
-        width: channels of the first stage; each of the three others doubles them. With 40, a step takes less time
-            than HybridHash's micro network.
-        head: the last step of the hash layer, one of `HEADS`.
-    """
-
-    def __init__(self, bits: int, *, img_size: int = 32, width: int = 40, head: str = "linear"):
-        nn.Module.__init__(self)
-        self.bits, self.img_size = check_bits(bits), check_whole("img_size", img_size, 8)
-        channels = [check_whole("width", width, 1) * 2**stage for stage in range(4)]
-        self.backbone = timm.create_model("resnet18", num_classes=0, layers=(1, 1, 1, 1), channels=channels)
-        self.backbone.conv1, self.backbone.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-        self._add_hash_layer(PLAIN, head)
 
 
 def load_backbone(net: TimmHash, name: str) -> MatchReport:

@@ -142,14 +142,6 @@ class DivideAndEncode(nn.Module):
         return (slices * self.weight).sum(dim=2) + self.bias
 
 
-def small_weights(layer: nn.Module) -> nn.Module:
-    """Draw matrices and kernels anew, with spread 0.02 and cut at 2, as in NesT; those of `last` stay -> the layer."""
-    for name, parameter in layer.named_parameters():
-        if name.endswith("weight") and parameter.ndim > 1 and "last" not in name:
-            nn.init.trunc_normal_(parameter, std=0.02)
-    return layer
-
-
 def last_step(head: str, bits: int) -> tuple[int, nn.Module]:
     """The last step of a head, one of `HEADS`, to K numbers -> how many features it needs (B, F), and the step."""
     if head == "divide":

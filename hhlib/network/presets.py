@@ -1,8 +1,8 @@
 """Networks by name: here (`create("micro", bits=32)`) and in timm (`timm.create_model("hybridhash_base", bits=32)`).
 
-A name says which kind a network is: a size of HybridHash ("micro"); the control without attention ("resnet10"); "timm:"
-and the name of a pretrained network, all of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or
-the name of a pretrained network alone, which stays as it is and gets a head ("lite0").
+A name says which of three kinds a network is: a size of HybridHash ("micro"); "timm:" and the name of a pretrained
+network, all of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or the name of a pretrained
+network alone, which stays as it is and gets a head ("lite0").
 """
 
 import warnings
@@ -13,7 +13,7 @@ from timm.models import register_model
 
 from hhlib.common import nearest
 from hhlib.network.backbones import LITE0, Facts, facts, known_backbones, pretrained
-from hhlib.network.heads import PLAIN, Head, SmallResNet, TimmHash, load_backbone
+from hhlib.network.heads import Head, TimmHash, load_backbone
 from hhlib.network.model import HybridHash
 from hhlib.network.weights import MatchReport, load_nest
 
@@ -29,7 +29,7 @@ PRESETS = {
 PRETRAINED = ("base", "small", "tiny")  #: networks of NesT's sizes
 #: Arguments of a network that are not options, because other settings say what they are.
 SET_ELSEWHERE = ("bits", "img_size", "in_chans", "drop_path_rate", "backbone", "dim", "hidden", "dropout")
-BUILT = {"hybridhash": HybridHash, "plain": SmallResNet, "tuned": TimmHash, "frozen": Head}  #: class by kind
+BUILT = {"hybridhash": HybridHash, "tuned": TimmHash, "frozen": Head}  #: class by kind
 TUNED = "timm:"  #: before the name of a pretrained network that is trained as a whole
 
 
@@ -39,15 +39,13 @@ def names() -> list[str]:
 
 
 def kind(name: str) -> str:
-    """What a network's name asks for: "hybridhash", "plain", "tuned" or "frozen". ValueError for an unknown one."""
-    if name in PRESETS or name == PLAIN:
-        return "plain" if name == PLAIN else "hybridhash"
+    """What a network's name asks for: "hybridhash", "tuned" or "frozen". ValueError if there is no such network."""
+    if name in PRESETS:
+        return "hybridhash"
     tuned = isinstance(name, str) and name.startswith(TUNED)
     if (name.removeprefix(TUNED) if tuned else name) not in known_backbones():
-        allowed = (
-            f"{', '.join(PRESETS)}, {PLAIN}, {LITE0}, timm's name of a pretrained model, or {TUNED} and such a name"
-        )
-        hint = nearest(name, [*PRESETS, PLAIN, *known_backbones(), *(TUNED + known for known in known_backbones())])
+        allowed = f"{', '.join(PRESETS)}, {LITE0}, timm's name of a pretrained model, or {TUNED} and such a name"
+        hint = nearest(name, [*PRESETS, *known_backbones(), *(TUNED + known for known in known_backbones())])
         raise ValueError(f"network is {name!r}, but it must be {allowed}.{hint}")
     return "tuned" if tuned else "frozen"
 
@@ -75,8 +73,8 @@ def check_hybridhash(name: str) -> None:
 
 
 def facts_of(name: str) -> Facts | None:
-    """What is known of the pretrained network that a network's name asks for; None for those made here."""
-    return None if kind(name) in ("hybridhash", "plain") else facts(name.removeprefix(TUNED))
+    """What is known of the pretrained network that a network's name asks for; None for sizes of HybridHash."""
+    return None if kind(name) == "hybridhash" else facts(name.removeprefix(TUNED))
 
 
 def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash:
@@ -91,7 +89,7 @@ def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash
 
 def check_pretrained(name: str) -> None:
     """Raise ValueError if there are no pretrained weights for the network of this name."""
-    if kind(name) in ("hybridhash", "plain") and name not in PRETRAINED:
+    if kind(name) == "hybridhash" and name not in PRETRAINED:
         raise ValueError(f"network {name!r} has no pretrained weights; those exist for {', '.join(PRETRAINED)}.")
 
 

@@ -148,7 +148,7 @@ def recipe_for(dataset: str, *, method: str = "hybridhash", network: str = "micr
     """
     if check_choice("recipe", start, ("ours", "released")) == "released":
         return Recipe(**RELEASED | (dict(shift=0, flip=False) if dataset in RECIPES else {}))
-    small = network in ("micro", networks.PLAIN) and dataset not in data.names()
+    small = network == "micro" and dataset not in data.names()
     recipe, wants = Recipe(**RECIPES.get(dataset, _CIFAR10 if small else _PHOTOGRAPHS)), losses.method(method)
     if (kind := networks.kind(network)) == "frozen":
         recipe = Recipe(**_HEAD)

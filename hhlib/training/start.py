@@ -22,8 +22,7 @@ def model_of(split: data.Split, settings: Settings) -> dict:
     if networks.kind(settings.network) == "frozen":
         size = dict(dim=split.query.pool.images.shape[1], hidden=recipe.hidden, dropout=recipe.dropout)
     else:
-        size = dict(img_size=split.image_size)
-        size |= {} if networks.kind(settings.network) == "plain" else dict(drop_path_rate=recipe.drop_path)
+        size = dict(img_size=split.image_size, drop_path_rate=recipe.drop_path)
     model = dict(name=settings.network, bits=settings.bits) | size
     return model | ({} if head == "linear" else {"head": head}) | recipe.net
 
