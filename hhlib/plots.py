@@ -121,15 +121,6 @@ def _name_classes(ax: Axes, side: str, classes: list[str], offset: float = 0.0) 
     axis.set_ticks(np.arange(len(classes)) + offset, classes, fontsize=8, **turn)
 
 
-def spans(ax: Axes, sets: dict[str, tuple[int, int]]) -> None:
-    """Which stretch of one line of images each set takes: set -> (first, one after the last)."""
-    starts, ends = np.transpose(list(sets.values()))
-    ax.barh(list(sets), ends - starts, left=starts, color=[SETS[part] for part in sets], height=0.75)
-    ax.invert_yaxis()
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    ax.grid(axis="y", visible=False)
-
-
 def lines(ax: Axes, x, y, *, label: str | None = None, **style) -> None:
     """A curve without the points where y is not a number."""
     x, y = np.asarray(x), np.asarray(y, dtype=float)
@@ -179,15 +170,6 @@ def distances(ax: Axes, distance: np.ndarray, similar: np.ndarray, bits: int, *,
     ax.axvline(bits / 2, color=GUIDE, linestyle=":", label="unrelated codes")
     ax.set(xlabel="Hamming distance (bits)", ylabel="share of pairs", title=title)
     ax.legend(title="pairs", fontsize=8, title_fontsize=8)
-
-
-def ties(ax: Axes, everything: np.ndarray, relevant: np.ndarray) -> None:
-    """Images at each distance, 0 to K, from a query: `everything` (K + 1,) and, of these, `relevant` (K + 1,)."""
-    t = np.arange(len(everything))
-    ax.bar(t - 0.2, relevant, width=0.4, linewidth=0, color=RIGHT, label="right")
-    ax.bar(t + 0.2, everything - relevant, width=0.4, linewidth=0, color=WRONG, label="wrong")
-    ax.set(xlabel="Hamming distance (bits)", ylabel="database images", yscale="log", ylim=(0.7, None))
-    ax.legend()
 
 
 def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vmax: float | None = None) -> AxesImage:

@@ -82,16 +82,6 @@ def test_near_duplicates_survive_scaling_noise_shift_and_mirror_and_others_do_no
     assert data.near_duplicates(split.query, split.query) == []  # an image is no duplicate of itself
 
 
-def test_tables_show_every_fact():
-    by_part, by_pair = data.audit_tables(data.audit(data.load("digits")))
-    assert list(by_part.index) == ["query", "train", "database"]
-    assert by_part.loc["train", "images per class"] == "100 to 100, median 100"
-    assert by_part.loc["query", "labels per image"] == "1.00, at most 1"
-    assert list(by_pair.index) == ["query/train", "query/database", "train/database"]
-    assert by_pair.loc["train/database", "near-duplicates"] == "–"
-    assert by_pair.loc["query/train", "same image"] == 0
-
-
 def test_lists_are_named_by_their_content():
     first, other = data.audit(data.load("digits")), data.audit(data.load("digits", seed=1))
     assert len(first["lists"]["query"]) == 64

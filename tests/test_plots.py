@@ -67,10 +67,8 @@ def everything_drawn():
     for draw in (
         lambda ax: plots.heat(ax, np.eye(10), [f"class {c}" for c in range(10)], label="share"),
         lambda ax: plots.grouped_counts(ax, {"query": np.ones(10)}, [f"class {c}" for c in range(10)]),
-        lambda ax: plots.spans(ax, {"query": (0, 10), "train": (10, 20)}),
         lambda ax: plots.against_bits(ax, [(8, dict(expected=0.5, worst=0.4, best=0.6))]),
         lambda ax: plots.distances(ax, np.array([1, 2, 4]), np.array([True, True, False]), 8),
-        lambda ax: plots.ties(ax, np.array([3, 0, 2]), np.array([1, 0, 0])),
         lambda ax: plots.importance_bar(ax.figure, plots.importance(ax, pictures(1)[0], np.eye(8), title="map"), ax),
     ):
         figure, ax = plt.subplots()
@@ -107,12 +105,3 @@ def test_distances_are_two_piles_of_shares():
     assert [bar.get_x() + bar.get_width() / 2 for bar in ax.containers[0]] == pytest.approx(range(5))
     assert list(ax.lines[0].get_xdata()) == [2, 2]  # half of the bits
     assert ax.get_title() == "mine"
-
-
-def test_ties_are_right_and_wrong_images_at_each_distance():
-    _, ax = plt.subplots()
-    plots.ties(ax, np.array([5, 0, 7]), np.array([4, 0, 1]))
-    right, wrong = ([bar.get_height() for bar in pile] for pile in ax.containers)
-    assert (right, wrong) == ([4, 0, 1], [1, 0, 6])
-    assert ax.get_yscale() == "log"
-    assert ax.get_ylim()[0] < 1  # one image shows

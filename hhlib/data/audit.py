@@ -2,7 +2,6 @@
 
 import hashlib
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,9 +11,6 @@ from torch import Tensor
 from hhlib.common import check_choice
 from hhlib.data.protocols import PROTOCOLS, deviations
 from hhlib.data.splits import Part, Split
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PAIRS = [("query", "train"), ("query", "database"), ("train", "database")]
 NEAR = 0.98  #: similarity from which two images count as near-duplicates, see `near_duplicates`
@@ -69,26 +65,6 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
     sizes = " / ".join(f"{size:,}" for size in split.sizes.values())
     facts["verdict"] = f"{split.name}: {sizes} (query / train / database), {against}: {state}."
     return facts
-
-
-def audit_tables(facts: dict) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """`audit`'s facts as two tables to look at: one row per part, and one row per pair of parts."""
-    import pandas as pd
-
-    by_part = {
-        name: {
-            "images": size,
-            "images per class": "{0} to {2}, median {1:g}".format(*facts["images_per_class"][name]),
-            "labels per image": "{:.2f}, at most {}".format(*facts["labels_per_image"][name]),
-            "without label": facts["without_label"][name],
-            "SHA-256 of the list": facts["lists"][name][:12] + "…",
-        }
-        for name, size in facts["sizes"].items()
-    }
-    columns = {"same_image": "same image", "same_content": "same content", "near_duplicates": "near-duplicates"}
-    by_pair = {title: facts[key] for key, title in columns.items() if facts[key] is not None}
-    pairs = pd.DataFrame(by_pair, index=[f"{a}/{b}" for a, b in PAIRS])
-    return pd.DataFrame(by_part).T, pairs.astype("Int64").astype(object).where(pairs.notna(), "–")
 
 
 def similar_share(query: Part, database: Part) -> float:
