@@ -211,8 +211,8 @@ def test_options_of_the_network_are_settings_that_build_it_and_come_back_from_th
         ("net.depths=1,x,1", "net.depths is 'x', but it must be a whole number"),
         ("network=lite0 net.depths=1,1,1", "net.depths is no option of network lite0; those are head"),
         (
-            "network=resnet10 net.variant=released",
-            "net.variant is no option of network resnet10; those are width, head",
+            "network=timm:lite0 net.variant=released",
+            "net.variant is no option of network timm:lite0; those are start, head",
         ),
     ],
 )
