@@ -90,13 +90,7 @@ def scale(images: Tensor, size: int) -> Tensor:
 
 
 def augment(
-    images: Tensor,
-    *,
-    shift: int,
-    flip: bool | Tensor,
-    erase: int = 0,
-    paste: bool = False,
-    generator: torch.Generator,
+    images: Tensor, *, shift: int, flip: bool | Tensor, erase: int = 0, paste: bool = False, generator: torch.Generator
 ) -> Tensor:
     """Shift each image at random by up to `shift` pixels each way, mirror half of them, cover a square of each.
 

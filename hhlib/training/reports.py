@@ -66,12 +66,11 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         """An estimate from the epochs so far; epochs with images at half their side are counted separately."""
-        done = len(self.seconds)
         small, large = self.seconds[: self.small_epochs], self.seconds[self.small_epochs :]
-        per_small = sum(small) / len(small) if small else 0.0
+        per_small = sum(small) / max(1, len(small))
         per_large = sum(large) / len(large) if large else 2 * per_small  # at half the side: a third to half of the time
-        small_left = max(0, self.small_epochs - done)
-        return small_left * per_small + (self.epochs - done - small_left) * per_large
+        small_left = self.small_epochs - len(small)
+        return small_left * per_small + (self.epochs - self.small_epochs - len(large)) * per_large
 
     def __str__(self) -> str:
         row = self.history[-1]

@@ -55,9 +55,7 @@ def check(split: data.Split, settings: Settings) -> None:
     if kind == "frozen" and not recipe.pretrained:
         raise ValueError(f"pretrained is false, but the frozen backbone {settings.network} has to be pretrained.")
     if recipe.choose == "queries" and asymmetric:
-        raise ValueError(
-            f"choose is 'queries', but {settings.method} is asymmetric and keeps its last epoch; it must be validation."
-        )
+        raise ValueError(f"choose is 'queries', but {settings.method} keeps its last epoch: it must be validation.")
     if kind == "frozen":
         if recipe.flip_average:
             raise ValueError("flip_average is true, but a frozen backbone's vectors have no mirror images.")
@@ -66,10 +64,7 @@ def check(split: data.Split, settings: Settings) -> None:
     for name in ("shift", "erase"):
         if getattr(recipe, name) >= size:
             raise ValueError(f"{name} is {getattr(recipe, name)}, but images of {size} pixels allow 0 to {size - 1}.")
-    sizes = networks.PRESETS.get(settings.network, {}) | recipe.net
-    step = 4 * sizes["patch_size"] if recipe.small_epochs else 1
-    if recipe.small_epochs and size % (2 * step):
-        raise ValueError(
-            f"small_epochs is {recipe.small_epochs}, but half of image_size {size} is not a multiple of {step}, as the "
-            f"{settings.network} network needs; set small_epochs=0, or an image_size that is a multiple of {2 * step}."
-        )
+    step = 8 * (networks.PRESETS.get(settings.network, {}) | recipe.net).get("patch_size", 1)
+    if recipe.small_epochs and size % step:
+        raise ValueError(f"small_epochs is {recipe.small_epochs}, but half of image_size {size} does not suit network "
+                         f"{settings.network}: set it to 0, or image_size to a multiple of {step}.")  # fmt: skip
