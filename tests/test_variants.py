@@ -44,8 +44,16 @@ def test_a_row_is_what_its_settings_give_and_is_not_made_twice(variants, tmp_pat
     assert ex.settings.recipe.net == {"variant": "released"}
     ex.fit(())
     assert ex.evaluate()["map"]["expected"] == pytest.approx(row["expected"], abs=1e-9)
+    assert row["searched"] == len(ex.split.database)
     assert row["worst"] <= row["usual_with_last"] <= row["best"]
     assert 0 < row["evenness, level 1"] <= 1
+
+
+def test_every_nth_image_is_searched_and_at_least_as_many_as_wanted(variants):
+    part = hh.data.load("digits").database  # 597 images
+    assert variants.thinned(part, 199).rows.tolist() == part.rows[::3].tolist()
+    assert len(variants.thinned(part, 200)) == 299
+    assert len(variants.thinned(part, 10_000)) == 597
 
 
 def test_gains_are_of_the_same_seed(variants, monkeypatch):

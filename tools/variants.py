@@ -34,7 +34,7 @@ def experiment_of(job: dict) -> hh.Experiment:
     folder = Path(job["runs_dir"]) / job["table"] / "".join(c if c.isalnum() else "-" for c in job["variant"])
     named = dict(dataset=job["dataset"], seed=job["seed"], runs_dir=str(folder))
     pairs = [pair for text in job["settings"] for pair in hh.settings.reading.split(text)]
-    return hh.open(hh.settings.words((dict(pairs) | dict(job["given"])).items()), **named)  # the last word counts
+    return hh.open(hh.settings.words((dict(pairs) | dict(job["given"])).items()), **named)  # the last value counts
 
 
 def finish(job: dict) -> dict:
@@ -45,22 +45,34 @@ def finish(job: dict) -> dict:
     if file.is_file() and (row := json.loads(file.read_text()))["job"] == json.loads(json.dumps(job)):
         return row
     ex.fit(())
-    scores, history = ex.evaluate(database_order=False), ex.run.history()
+    parts = {"query": ex.split.query, "database": thinned(ex.split.database, job["searched"])}
+    codes = {name: hh.retrieval.pack(ex.encode(part)) for name, part in parts.items()}
+    labels = {name: part.labels.numpy() for name, part in parts.items()}
+    case = codes["query"], labels["query"], codes["database"], labels["database"]
+    scores, history = hh.metrics.evaluate(*case, bits=ex.settings.bits, database_order=False), ex.run.history()
     with atomic(ex.run.path / "ap.npy") as draft:
         np.save(draft, scores["ap"]["expected"])
-    told = hh.settings.words((k, v) for k, v in ex.settings.changes().items() if k not in ("data_dir", "runs_dir"))
     row = {"validation": history["validation_map"].max(), "loss": history["loss"].iloc[-1]}
-    row |= {kind: scores["map"][kind] for kind in SCORES} | usual(ex) | evenness(ex)
-    row |= {"distinct_codes": len(np.unique(ex.codes["database"], axis=0))}
-    row |= {
-        "on_queries": hh.runs.optimism(history) / 100,
-        "seconds": pd.read_csv(ex.run.path / "timing.csv")["seconds"].sum(),
-    }
-    row |= {"git_commit": ex.run.record["git_commit"], "run": told, "job": job}
+    row |= {kind: scores["map"][kind] for kind in SCORES} | usual(case, ex.settings.bits) | evenness(ex)
+    row |= {"searched": len(codes["database"]), "distinct_codes": len(np.unique(codes["database"], axis=0))}
+    row |= {"on_queries": hh.runs.optimism(history) / 100}
+    row |= {"seconds": pd.read_csv(ex.run.path / "timing.csv")["seconds"].sum()}
+    row |= {"git_commit": ex.run.record["git_commit"], "run": told(ex.settings), "job": job}
     hh.runs.write_json(file, row)
     for state in ex.run.path.glob("training_state*"):  # what resumes a finished run, and hundreds of them fill a disk
         state.unlink()
     return row
+
+
+def thinned(part: hh.data.Part, wanted: int) -> hh.data.Part:
+    """Every n-th image of a part, n the largest that leaves at least `wanted`; all of a small part."""
+    return part.subset(np.arange(0, len(part), max(1, len(part) // wanted)))
+
+
+def told(settings: hh.settings.Settings) -> str:
+    """The settings of a run as words, without where things are."""
+    changes = settings.changes().items()
+    return hh.settings.words((name, value) for name, value in changes if name not in ("data_dir", "runs_dir"))
 
 
 def evenness(ex: hh.Experiment) -> dict:
@@ -72,19 +84,20 @@ def evenness(ex: hh.Experiment) -> dict:
     return {f"evenness, {level}": float(bits) / most for level, (bits, most) in found.items() if most}
 
 
-def usual(ex: hh.Experiment) -> dict:
-    """What the usual code prints for these codes, and what it would print if it did not drop the last image."""
-    codes = {part: hh.retrieval.unpack(packed, ex.settings.bits) for part, packed in ex.codes.items()}
-    given = codes["query"], ex.labels["query"], codes["database"], ex.labels["database"]
+def usual(case: tuple, bits: int) -> dict:
+    """What the usual code prints for these codes and labels, and what it would print with the last image."""
+    query, query_labels, database, database_labels = case
+    signs = (hh.retrieval.unpack(codes, bits) for codes in (query, database))
+    given = next(signs), query_labels, next(signs), database_labels
     score = hh.metrics.conventions.deephash_pytorch
-    return {"usual": score(*given, topk=-1), "usual_with_last": score(*given, topk=len(codes["database"]))}
+    return {"usual": score(*given, topk=-1), "usual_with_last": score(*given, topk=len(database))}
 
 
 def jobs_of(name: str, given: argparse.Namespace) -> list[dict]:
     """Every training of a table."""
     table, own = TABLES[name], dict(given.parameter)
     base = dict(table=name, given=[[k, v] for k, v in own.items() if k != "runs_dir"])
-    base |= dict(runs_dir=f"{own.get('runs_dir', 'runs')}/variants")
+    base |= dict(runs_dir=f"{own.get('runs_dir', 'runs')}/variants", searched=table["searched"])
     jobs = []
     for (dataset, start), (variant, change) in product(table["start"].items(), table["variants"].items()):
         for seed in given.seeds:
