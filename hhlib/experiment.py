@@ -153,10 +153,10 @@ class Experiment:
         self.need("model.safetensors", "03")
         return self.run.model().to(self.device)
 
-    def untrained(self) -> network.HybridHash:
-        """A network like this one's, with random weights drawn from the seed."""
+    def untrained(self, **options) -> network.HybridHash:
+        """A network like this one's, but for `options`, with random weights drawn from the seed."""
         torch.manual_seed(self.settings.seed)
-        return network.create(**training.model_of(self.inputs, self.settings)).to(self.device).eval()
+        return network.create(**training.model_of(self.inputs, self.settings) | options).to(self.device).eval()
 
     def trainer(self, **changes) -> training.Trainer:
         """A trainer at its start, to look at steps; `fit` makes its own. changes: settings that differ."""

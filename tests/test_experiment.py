@@ -83,7 +83,7 @@ def test_a_folder_of_lists_is_a_data_set(own, animals, tmp_path):
 
 def test_everything_is_encoded_as_the_parts_would(own, animals):
     facts = own.run.record["data"]
-    how = dict(mean=facts["mean"], std=facts["std"], precision=own.precision)
+    how = dict(mean=facts["mean"], std=facts["std"], precision=own.precision, flip=True)
     expected = retrieval.encode(own.net, own.split.query, **how)
     assert torch.equal(own.encode("query"), expected)
     pictures, _, _ = own.split.query.batch(range(6))

@@ -229,7 +229,7 @@ def defaults(name):
 
 
 def test_hyperparameters_are_known_by_name():
-    assert defaults("hybridhash") == {"alpha": 0.5, "unseen": "skip"}
+    assert defaults("hybridhash") == {"alpha": 0.5, "unseen": "skip", "spare": 0}
     assert losses.hyperparameters("hybridhash")["alpha"].type == float | None
     assert defaults("adsh") == {"gamma": 200.0, "sample": 2000, "epochs_a_round": 3}
     assert defaults("admh_style") == {"tau": None, "mu": None} | defaults("adsh")

@@ -62,7 +62,8 @@ class MDSHCLoss(BankMethod, family="central", head="normalised", momentum=0.9, k
     Wang et al., "Deep Hashing with Minimal-Distance-Separated Hash Centers", CVPR 2023; defaults from their code.
     """
 
-    unseen: ClassVar[str] = "skip"  # not a hyper-parameter here: unseen rows never count
+    unseen: ClassVar[str] = "skip"  # not hyper-parameters here: unseen rows never count
+    spare: ClassVar[int] = 0
     beta: float = setting(1.0, "weight of the second term, at least 0", at_least(0.0))
     quantisation: float = setting(1e-4, "weight of the third term, at least 0", at_least(0.0))
     pairs_from: int = setting(9, "first epoch with the second term, counted from 0", at_least(0))

@@ -160,14 +160,13 @@ class HashLayer(nn.Module):
 
     def __init__(self, dim: int, bits: int, grid: int, pool: int, heads: int, variant: str, head: str, kind="paper"):
         super().__init__()
+        self.kind = kind
+        if kind == "paper":
+            self.conv_row = nn.Conv2d(dim, dim, kernel_size=(1, 3), padding=(0, 1))
+            self.conv_column = nn.Conv2d(dim, dim, kernel_size=(3, 1), padding=(1, 0))
+            self.tokens = BlockTokenAttention(dim, grid, pool, heads, variant)
         features, self.last = last_step(head, bits)
         self.to_bits = nn.Conv2d(dim, features, kernel_size=1)
-        self.kind = kind
-        if kind == "mean":
-            return
-        self.conv_row = nn.Conv2d(dim, dim, kernel_size=(1, 3), padding=(0, 1))
-        self.conv_column = nn.Conv2d(dim, dim, kernel_size=(3, 1), padding=(1, 0))
-        self.tokens = BlockTokenAttention(dim, grid, pool, heads, variant)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, b, b) -> z (B, K)."""

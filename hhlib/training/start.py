@@ -55,7 +55,7 @@ def check(split: data.Split, settings: Settings) -> None:
     if kind == "frozen" and not recipe.pretrained:
         raise ValueError(f"pretrained is false, but the frozen backbone {settings.network} has to be pretrained.")
     if recipe.choose == "queries" and asymmetric:
-        raise ValueError(f"choose is 'queries', but {settings.method} keeps its last epoch: it must be validation.")
+        raise ValueError(f"choose is 'queries', but {settings.method} is asymmetric: it must be validation.")
     if kind == "frozen":
         if recipe.flip_average:
             raise ValueError("flip_average is true, but a frozen backbone's vectors have no mirror images.")
