@@ -181,6 +181,9 @@ def test_what_was_changed_reads_back_as_the_same_settings(text):
 def test_recipes_by_data_set_and_method():
     recipe = settings.read(dataset="cifar10-1", epochs=7).recipe
     assert (recipe.epochs, recipe.optimizer, recipe.net) == (7, "muon", {"stem": "conv"})
+    recipe = settings.read(dataset="cifar10-2", epochs=7).recipe
+    assert (recipe.epochs, recipe.small_epochs) == (7, 2)  # 6 of 19, in proportion
+    assert settings.read(dataset="cifar10-2", epochs=7, small_epochs=0).recipe.small_epochs == 0
     assert settings.read(dataset="cifar10", network="tiny").recipe.net == {}  # its pretrained weights must fit
     assert settings.read(method="dnnh").recipe.learning_rate == pytest.approx(0.3 * 1e-3)
     assert settings.read(method="dnnh", learning_rate=1e-3).recipe.learning_rate == 1e-3

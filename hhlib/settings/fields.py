@@ -114,15 +114,13 @@ class Settings:
 _PHOTOGRAPHS = dict(epochs=12, batch_size=64, learning_rate=1e-4, shift=16, validate_every=3)
 _CIFAR10 = dict(epochs=48, batch_size=128, optimizer="muon", learning_rate=2e-3, warmup=0.08, erase=8, drop_path=0.1)
 _CIFAR10 |= dict(flip_average=True, validate_every=6, net=dict(stem="conv"))
-
-#: What each data set changes in `Recipe`. Those of digits, shapes and cifar10 were found on two CPU cores with the
-#: micro network; cifar10-2 has 50,000 training images, and its recipe takes one hour on those cores.
+#: What each data set changes in `Recipe`, found with the micro network on two CPU cores; at most an hour there.
 RECIPES = {
     "digits": dict(shift=3),
     "shapes": dict(epochs=20, batch_size=16, validate_every=5),
     "cifar10": _CIFAR10,
     "cifar10-1": _CIFAR10,
-    "cifar10-2": _CIFAR10 | dict(epochs=24, validation=0.04, validate_every=4),
+    "cifar10-2": _CIFAR10 | dict(epochs=19, small_epochs=6, validation=0.04, validate_every=4),
 }
 
 #: A head on the vectors of a frozen backbone: seconds on two CPU cores.

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from hhlib import losses
 from hhlib import network as networks
-from hhlib.common import nearest
+from hhlib.common import check_whole, nearest
 from hhlib.settings.fields import DOTTED, Recipe, Settings, recipe_for
 
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
@@ -45,6 +45,8 @@ def read(text: str = "", **values: Any) -> Settings:
     changes, settings = _typed(Recipe, given), Settings(**run)
     if not isinstance(start, Recipe):
         start = recipe_for(settings.dataset, method=settings.method, network=settings.network, start=start)
+    if "epochs" in changes and "small_epochs" not in changes:  # small epochs keep their share
+        changes["small_epochs"] = start.small_epochs * check_whole("epochs", changes["epochs"], 1) // start.epochs
     kinds = {"loss": {name: field.type for name, field in losses.hyperparameters(settings.method).items()}}
     kinds["net"] = networks.options(settings.network)
     for group, values in dotted.items():
