@@ -47,6 +47,9 @@ def test_a_row_is_what_its_settings_give_and_is_not_made_twice(variants, tmp_pat
     assert row["searched"] == len(ex.split.database)
     assert row["worst"] <= row["usual_with_last"] <= row["best"]
     assert 0 < row["evenness, level 1"] <= 1
+    for share in ("half of the gradient", "saturated", "stale"):
+        assert 0 <= row[share] <= 1
+    assert row["half of the gradient"] <= 0.5
 
 
 def test_every_nth_image_is_searched_and_at_least_as_many_as_wanted(variants):

@@ -53,7 +53,8 @@ def finish(job: dict) -> dict:
     with atomic(ex.run.path / "ap.npy") as draft:
         np.save(draft, scores["ap"]["expected"])
     row = {"validation": history["validation_map"].max(), "loss": history["loss"].iloc[-1]}
-    row |= {kind: scores["map"][kind] for kind in SCORES} | usual(case, ex.settings.bits) | evenness(ex)
+    row |= {kind: scores["map"][kind] for kind in SCORES} | usual(case, ex.settings.bits)
+    row |= evenness(ex) | signal(ex)
     row |= {"searched": len(codes["database"]), "distinct_codes": len(np.unique(codes["database"], axis=0))}
     row |= {"on_queries": hh.runs.optimism(history) / 100}
     row |= {"seconds": pd.read_csv(ex.run.path / "timing.csv")["seconds"].sum()}
@@ -82,6 +83,24 @@ def evenness(ex: hh.Experiment) -> dict:
     maps = hh.attention.token_attention(ex.net, ex.pictures("query", range(200))[1])
     found = {level: (hh.attention.entropy(w).mean(), math.log2(w.shape[-1])) for level, w in maps.items()}
     return {f"evenness, {level}": float(bits) / most for level, (bits, most) in found.items() if most}
+
+
+def signal(ex: hh.Experiment) -> dict:
+    """What the loss still tells the training images when training ends, from its own last state.
+
+    ``half of the gradient``: share of the images, longest gradients first, that hold half of it; ``saturated``: of the
+    outputs beyond 0.95 after squashing; ``stale``: of the bits in the memory bank that the network would now set
+    otherwise (the bank also saw shifted and mirrored images).
+    """
+    state = torch.load(ex.run.path / "training_state.pt", weights_only=True)["loss"]
+    part, loss = hh.training.parts(ex.split, ex.settings)[0], hh.losses.create(**ex.run.record["loss"])
+    loss.load_state_dict(state)
+    z = ex.encode(part).clone().requires_grad_()  # (N, K)
+    found = {"stale": float(((state["U"][: len(z)] >= 0) != (z >= 0)).float().mean())} if "U" in state else {}
+    (gradient,) = torch.autograd.grad(loss(z, part.labels, torch.arange(len(part))), z)
+    so_far = gradient.norm(dim=1).sort(descending=True).values.cumsum(dim=0)  # (N,)
+    found["half of the gradient"] = float((so_far < so_far[-1] / 2).float().mean())
+    return found | {"saturated": float((loss.squash(z).abs() > 0.95).float().mean())}
 
 
 def usual(case: tuple, bits: int) -> dict:
