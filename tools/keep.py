@@ -8,7 +8,6 @@ so codes and scores are made again, from what is kept. Without `--weights`, only
 
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,7 +37,7 @@ def keep(ex: hh.Experiment, folder: Path, weights: bool) -> dict:
         shutil.copyfile(ex.run.path / "metrics.json", folder / "metrics.json")
         return scores
     rounded(ex.run.path / "model.safetensors", folder / "model.safetensors")
-    kept = hh.Experiment(replace(ex.settings))
+    kept = hh.Experiment(ex.settings)
     kept.run = hh.runs.Run(folder)
     (folder / "codes.npz").unlink(missing_ok=True)
     return kept.evaluate()

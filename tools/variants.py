@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from compare import everything, write_table
+from compare import everything, keep, write_table
 from run_notebooks import parameter_parser
 
 import hhlib as hh
@@ -57,23 +57,12 @@ def finish(job: dict) -> dict:
     row |= evenness(ex) | signal(ex)
     row |= {"searched": len(codes["database"]), "distinct_codes": len(np.unique(codes["database"], axis=0))}
     row |= {"on_queries": hh.runs.optimism(history) / 100}
-    row |= {"seconds": pd.read_csv(ex.run.path / "timing.csv")["seconds"].sum()}
-    row |= {"git_commit": ex.run.record["git_commit"], "run": told(ex.settings), "job": job}
-    hh.runs.write_json(file, row)
-    for state in ex.run.path.glob("training_state*"):  # what resumes a finished run, and hundreds of them fill a disk
-        state.unlink()
-    return row
+    return keep(ex.run, job, ex.settings, row)
 
 
 def thinned(part: hh.data.Part, wanted: int) -> hh.data.Part:
     """Every n-th image of a part, n the largest that leaves at least `wanted`; all of a small part."""
     return part.subset(np.arange(0, len(part), max(1, len(part) // wanted)))
-
-
-def told(settings: hh.settings.Settings) -> str:
-    """The settings of a run as words, without where things are."""
-    changes = settings.changes().items()
-    return hh.settings.words((name, value) for name, value in changes if name not in ("data_dir", "runs_dir"))
 
 
 def evenness(ex: hh.Experiment) -> dict:

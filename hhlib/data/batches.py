@@ -50,14 +50,14 @@ def loader(
     )
 
 
-def class_by_class(part: Part, seed: int) -> Tensor:
+def class_by_class(part: Part, generator: torch.Generator) -> Tensor:
     """An order of a part's rows in which the classes take turns, (m,) int64: every stretch of C rows shows all C.
 
     Inside a class, the order is random; all classes are cut to the size of the smallest one.
     """
-    generator = torch.Generator().manual_seed(seed)
     which = [column.nonzero().flatten() for column in part.labels.T if column.any()]  # rows of each class
-    drawn = [rows[torch.randperm(len(rows), generator=generator)][: min(map(len, which))] for rows in which]
+    least = min(map(len, which))
+    drawn = [rows[torch.randperm(len(rows), generator=generator)][:least] for rows in which]
     return torch.stack(drawn, dim=1).flatten()
 
 

@@ -107,9 +107,7 @@ class BankMethod(Method):
     """
 
     unseen: str = setting("skip", "unwritten bank rows: skip, or count as dissimilar", one_of("skip", "dissimilar"))
-    spare: int = setting(
-        0, "bank rows beyond the training images, never written; on CIFAR-10 5,000 as released", at_least(0)
-    )
+    spare: int = setting(0, "bank rows that stay empty for ever; 5,000 on CIFAR-10 as released", at_least(0))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,7 @@ class Recipe:
     clip: float = setting(1.0, "longest gradient; longer ones are scaled down; 0: no limit", at_least(0.0))
     shift: int = setting(4, "random shift of training images each way, in pixels", at_least(0))
     flip: bool = setting(True, "mirror one training image in two, where it keeps its class")
-    alternate: bool = setting(False, "mirror every training image in each second epoch instead")
+    alternate: bool = setting(False, "mirror each training image in every other epoch, not at random")
     erase: int = setting(0, "side of the square covered in each training image, in pixels", at_least(0))
     paste: bool = setting(False, "cover it with a piece of another image, not with the mean colour")
     balanced: bool = setting(False, "equally many images of each class per batch; needs one label per image")
@@ -38,7 +38,9 @@ class Recipe:
     micro_batches: int = setting(1, "pieces of a batch in memory one by one; same loss", at_least(1))
     checkpointing: bool = setting(False, "keep only layers' inputs, compute the rest again")
     compile: bool = setting(False, "use torch.compile (no gain was measured on a CPU)")
-    average: float = setting(0.0, "kept weights: a moving average, this share of it per step; 0: none", check_share)
+    average: float = setting(
+        0.0, "share of itself that an average of the weights, then kept, has per step; 0: none", check_share
+    )
     flip_average: bool = setting(False, "encode an image and its mirror image and add both, where that keeps its class")
     validation: float = setting(0.1, "share of training images held out; 0 keeps the last epoch", check_share)
     validate_every: int = setting(4, "epochs between two looks at the held-out images", at_least(1))

@@ -64,7 +64,7 @@ def check(split: data.Split, settings: Settings) -> None:
     for name in ("shift", "erase"):
         if getattr(recipe, name) >= size:
             raise ValueError(f"{name} is {getattr(recipe, name)}, but images of {size} pixels allow 0 to {size - 1}.")
-    step = 8 * (networks.PRESETS.get(settings.network, {}) | recipe.net).get("patch_size", 1)
-    if recipe.small_epochs and size % step:
-        raise ValueError(f"small_epochs is {recipe.small_epochs}, but half of image_size {size} does not suit network "
-                         f"{settings.network}: set it to 0, or image_size to a multiple of {step}.")  # fmt: skip
+    step = 4 * (networks.PRESETS.get(settings.network, {}) | recipe.net).get("patch_size", 1)
+    if recipe.small_epochs and size % (2 * step):
+        raise ValueError(f"small_epochs is {recipe.small_epochs}, but half of image_size {size} is not a multiple of "
+                         f"{step}, as network {settings.network} needs; set it to 0.")  # fmt: skip

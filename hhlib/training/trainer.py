@@ -59,7 +59,7 @@ class Trainer:
         if self.recipe.pretrained and fresh and not split.vectors_of:
             self.accelerator.print(networks.load_pretrained(net, self.settings.network))
         optimizer = setup.optimizer_for(net, loss, self.recipe)
-        images = len(data.class_by_class(self.part, 0)) if self.recipe.balanced else loss.images_an_epoch
+        images = len(data.class_by_class(self.part, self.generator)) if self.recipe.balanced else loss.images_an_epoch
         schedule = setup.schedule_for(optimizer, images, self.recipe)
         self.net = setup.ready(net, self.accelerator, self.recipe)
         self.optimizer, self.schedule = self.accelerator.prepare(optimizer, schedule)
@@ -113,10 +113,10 @@ class Trainer:
         Everything that is random in a step comes from a seed of that step, so that a resumed run draws what an
         uninterrupted one would have drawn.
         """
-        setup.reseed(self.settings.seed, number)
+        generator = setup.reseed(self.settings.seed, number)
         rows = self.loss.start_epoch(number)
         if self.recipe.balanced:
-            rows = data.class_by_class(self.part, number)
+            rows = data.class_by_class(self.part, generator)
         if rows is not None:
             self.loader = self._loader(rows)
         self.net.train()
