@@ -1,14 +1,16 @@
 """Change one thing at a time and train again: what each part of the recipe, of the network and of the loss is worth.
 
-    python tools/variants.py TABLE [-p data_dir data] [--seeds 0 1 2] [--workers 2]
+    python tools/variants.py TABLE ... [-p data_dir data] [--seeds 0 1 2] [--workers 2]
 
 TABLE is one of those in `variants.toml`, which says what is changed. Each variant is trained for every data set and
 seed, scored, and compared with the first variant of its table, query by query. Two tables are kept:
 results/TABLE.csv has a row per run, results/TABLE_gains.csv one per variant. What is on disk is not repeated: a
-comparison that was stopped resumes. `-p` takes settings, as everywhere, for all variants.
+comparison that was stopped resumes, and tables share the runs that have the same settings. `-p` takes settings, as
+everywhere, for all variants.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -27,14 +29,13 @@ from hhlib.common import atomic
 
 TABLES = tomllib.loads((Path(__file__).parent / "variants.toml").read_text())
 SCORES = ("expected", "worst", "best")
+SEARCHED = 10_000  #: every n-th database image is searched, n the largest that leaves so many
 
 
 def experiment_of(job: dict) -> hh.Experiment:
-    """The experiment of a job, in a folder of its own."""
-    folder = Path(job["runs_dir"]) / job["table"] / "".join(c if c.isalnum() else "-" for c in job["variant"])
-    named = dict(dataset=job["dataset"], seed=job["seed"], runs_dir=str(folder))
-    pairs = [pair for text in job["settings"] for pair in hh.settings.reading.split(text)]
-    return hh.open(hh.settings.words((dict(pairs) | dict(job["given"])).items()), **named)  # the last value counts
+    """The experiment of a job, in a folder that is named by its settings: tables that share a run find it there."""
+    folder = Path(job["runs_dir"]) / hashlib.sha256(job["settings"].encode()).hexdigest()[:12]
+    return hh.open(job["settings"], seed=job["seed"], runs_dir=str(folder))
 
 
 def finish(job: dict) -> dict:
@@ -42,10 +43,10 @@ def finish(job: dict) -> dict:
     torch.set_num_threads(1)
     ex = experiment_of(job)
     file = ex.run.path / "row.json"
-    if file.is_file() and (row := json.loads(file.read_text()))["job"] == json.loads(json.dumps(job)):
+    if file.is_file() and (row := json.loads(file.read_text()))["job"] == job:
         return row
     ex.fit(())
-    parts = {"query": ex.split.query, "database": thinned(ex.split.database, job["searched"])}
+    parts = {"query": ex.split.query, "database": thinned(ex.split.database, SEARCHED)}
     codes = {name: hh.retrieval.pack(ex.encode(part)) for name, part in parts.items()}
     labels = {name: part.labels.numpy() for name, part in parts.items()}
     case = codes["query"], labels["query"], codes["database"], labels["database"]
@@ -56,7 +57,7 @@ def finish(job: dict) -> dict:
     row |= {kind: scores["map"][kind] for kind in SCORES} | usual(case, ex.settings.bits)
     row |= evenness(ex) | signal(ex)
     row |= {"searched": len(codes["database"]), "distinct_codes": len(np.unique(codes["database"], axis=0))}
-    row |= {"on_queries": hh.runs.optimism(history) / 100}
+    row |= {"on_queries": hh.runs.optimism(history) / 100, "other_queries": other_queries(case, ex.settings.bits)}
     return keep(ex.run, job, ex.settings, row)
 
 
@@ -101,23 +102,39 @@ def usual(case: tuple, bits: int) -> dict:
     return {"usual": score(*given, topk=-1), "usual_with_last": score(*given, topk=len(database))}
 
 
-def jobs_of(name: str, given: argparse.Namespace) -> list[dict]:
-    """Every training of a table."""
+def other_queries(case: tuple, bits: int, draws: int = 10) -> float:
+    """Standard deviation of the mAP when other images ask: queries drawn anew from queries and database together."""
+    codes, labels = np.concatenate(case[::2]), np.concatenate(case[1::2])
+    scores = []
+    for draw in range(draws):
+        order = np.random.default_rng(draw).permutation(len(codes))
+        asks, searched = order[: len(case[0])], order[len(case[0]) :]
+        of = codes[asks], labels[asks], codes[searched], labels[searched]
+        scores.append(hh.metrics.evaluate(*of, bits=bits, database_order=False)["map"]["expected"])
+    return float(np.std(scores, ddof=1))
+
+
+def jobs_of(name: str, given: argparse.Namespace) -> dict[tuple, dict]:
+    """Every training of a table, by (data set, variant, seed)."""
     table, own = TABLES[name], dict(given.parameter)
-    base = dict(table=name, given=[[k, v] for k, v in own.items() if k != "runs_dir"])
-    base |= dict(runs_dir=f"{own.get('runs_dir', 'runs')}/variants", searched=table["searched"])
-    jobs = []
+    folder = f"{own.pop('runs_dir', 'runs')}/variants"
+    jobs = {}
     for (dataset, start), (variant, change) in product(table["start"].items(), table["variants"].items()):
-        for seed in given.seeds:
-            own_change = change if isinstance(change, str) else change[dataset]
-            settings = dict(settings=[start, own_change])
-            jobs.append(base | dict(dataset=dataset, variant=variant, seed=seed) | settings)
+        texts = (start, change if isinstance(change, str) else change[dataset])
+        values = dict(pair for text in texts for pair in hh.settings.reading.split(text)) | own  # the last one counts
+        changes = hh.settings.read(hh.settings.words(values.items()), dataset=dataset).changes()
+        base = dict(settings=hh.settings.words(sorted(changes.items())), runs_dir=folder)  # one text for one meaning
+        jobs |= {(dataset, variant, seed): base | dict(seed=seed) for seed in given.seeds}
     return jobs
 
 
-def gains(rows: list[dict]) -> pd.DataFrame:
-    """One row per variant: means over seeds, and the difference from the first variant with the same seed."""
-    table = pd.DataFrame([{k: row["job"][k] for k in ("dataset", "variant", "seed")} | row for row in rows])
+def gains(table: pd.DataFrame, ap: dict[tuple, np.ndarray]) -> pd.DataFrame:
+    """One row per variant: means over seeds, and the difference from the first variant with the same seed.
+
+    Args:
+        table: a row per run.
+        ap: of each run, by (data set, variant, seed), the average precision of every query.
+    """
     found = []
     for dataset, of_set in table.groupby("dataset", sort=False):
         first = of_set["variant"].iloc[0]
@@ -130,34 +147,39 @@ def gains(rows: list[dict]) -> pd.DataFrame:
                 row |= {f"{kind}_gain": (runs[kind] - base[kind]).mean()}
             row |= {"cost": (runs["seconds"] / base["seconds"]).mean(), "seconds": runs["seconds"].mean()}
             row |= {"distinct_codes": runs["distinct_codes"].mean()}
-            ap = [np.concatenate([ap_of(job) for job in each["job"]]) for each in (runs, base)]
-            found.append(row | ({} if variant == first else {"p_value": hh.metrics.compare(*ap)["p_value"]}))
+            both = [np.concatenate([ap[dataset, v, seed] for seed in runs.index]) for v in (variant, first)]
+            found.append(row | ({} if variant == first else {"p_value": hh.metrics.compare(*both)["p_value"]}))
     return pd.DataFrame(found)
 
 
-def ap_of(job: dict) -> np.ndarray:
-    """The average precision of each query of a finished run."""
-    return np.load(experiment_of(job).run.path / "ap.npy")
+def make(name: str, jobs: dict[tuple, dict], workers: int) -> None:
+    """Both tables of a comparison."""
+    rows = everything(list(jobs.values()), name, workers, finish)
+    table = pd.DataFrame([
+        dict(zip(("dataset", "variant", "seed"), key, strict=True)) | row for key, row in zip(jobs, rows, strict=True)
+    ]).drop(columns="job")  # fmt: skip
+    ap = {key: np.load(experiment_of(job).run.path / "ap.npy") for key, job in jobs.items()}
+    write_table(name, table)
+    write_table(f"{name}_gains", gains(table, ap))
 
 
 def main() -> int:
     """The tables that are asked for; the exit code is 2 for a request that is wrong."""
     parser = parameter_parser(__doc__)
-    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("tables", nargs="+", choices=TABLES, metavar="TABLE", help=", ".join(TABLES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     given = parser.parse_args()
     try:
-        jobs = jobs_of(given.table, given)
-        for job in jobs:
-            experiment_of(job)  # a setting that is wrong is named before anything is trained
-        rows = everything(jobs, given.table, given.workers, finish)
+        wanted = {name: jobs_of(name, given) for name in given.tables}
+        for jobs in wanted.values():
+            for job in jobs.values():
+                experiment_of(job)  # a setting that is wrong is named before anything is trained
+        for name, jobs in wanted.items():
+            make(name, jobs, given.workers)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
-    plain = [{k: row["job"][k] for k in ("dataset", "variant", "seed")} | row for row in rows]
-    write_table(given.table, pd.DataFrame(plain).drop(columns="job"))
-    write_table(f"{given.table}_gains", gains(rows))
     return 0
 
 
