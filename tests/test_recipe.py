@@ -1,6 +1,7 @@
 """Fields of the recipe that most runs leave off, and parts of the network that settings change."""
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_options_of_the_network_are_settings_that_build_it_and_come_back_from_th
         ("network=lite0 net.depths=1,1,1", "net.depths is no option of network lite0; those are head"),
         (
             "network=timm:lite0 net.variant=released",
-            "net.variant is no option of network timm:lite0; those are start, head",
+            "net.variant is no option of network timm:lite0; those are head",
         ),
     ],
 )
@@ -252,22 +253,41 @@ def test_the_mean_layer_is_one_linear_map_of_the_mean_vector():
     torch.testing.assert_close(net(x), expected)
 
 
-def test_the_control_is_a_residual_network_for_small_pictures_with_the_same_hash_layer():
-    net = network.create("timm:resnet10t", bits=24, img_size=32, start="small")
+@pytest.fixture
+def control(monkeypatch):
+    """A plain network that is not part of the kit; importing it makes it known to timm."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "tools")
+    import control
+
+    return control
+
+
+def test_the_control_is_a_residual_network_for_small_pictures_with_the_same_hash_layer(control):
+    net = network.create("timm:resnet10s", bits=24, img_size=32)
     assert isinstance(net.hash_layer, network.HashLayer)
-    assert net.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 512, 4, 4)  # not 1 x 1
-    with pytest.raises(ValueError, match="start is 'small', but lite0 is no ResNet"):
-        network.create("timm:lite0", bits=24, img_size=32, start="small")
-    with pytest.raises(ValueError, match="start is 'tiny', but it must be one of own, small"):
-        network.create("timm:resnet10t", bits=24, img_size=32, start="tiny")
+    assert isinstance(net.backbone, control.ResNet10)
+    assert net.forward_features(torch.randn(2, 3, 32, 32)).shape == (2, 256, 4, 4)
+    x = torch.randn(2, 8, 4, 4)
+    block = control.Residual(8).eval()
+    torch.testing.assert_close(block(x) - x, block.two(x))
 
 
-def test_the_control_trains_as_any_network(split, tmp_path):
-    control = dict(network="timm:resnet10t", pretrained=False, small_epochs=0, net=dict(start="small"))
-    run = training.fit(split, runs.Run(tmp_path), settings.read(**SHORT | control | dict(method="orthohash")), ())
-    model = dict(name="timm:resnet10t", bits=12, img_size=32, drop_path_rate=0.1, head="normalised", start="small")
+def test_the_control_trains_as_any_network(control, split, tmp_path):
+    chosen = dict(network="timm:resnet10s", pretrained=False, small_epochs=0, drop_path=0.0)
+    run = training.fit(split, runs.Run(tmp_path), settings.read(**SHORT | chosen | dict(method="orthohash")), ())
+    model = dict(name="timm:resnet10s", bits=12, img_size=32, drop_path_rate=0.0, head="normalised")
     assert run.record["model"] == model
     assert run.model()(torch.randn(1, 3, 32, 32)).shape == (1, 12)
+
+
+def test_a_network_without_pretrained_weights_is_trained_from_scratch_or_refused(control):
+    assert network.kind("timm:resnet10s") == "tuned"
+    with pytest.raises(ValueError, match="network is 'resnet10s', but it must be micro|base"):
+        network.kind("resnet10s")  # frozen, with random weights, it would be of no use
+    with pytest.raises(ValueError, match="network 'timm:resnet10s' has no pretrained weights"):
+        network.check_pretrained("timm:resnet10s")
+    with pytest.raises(ValueError, match="network is 'resnet10s', but it must be lite0"):
+        network.pretrained("resnet10s")
 
 
 # --- a bank with spare rows ------------------------------------------------------------------------------------------

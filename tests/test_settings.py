@@ -84,7 +84,7 @@ BAD = [
     ("weight_decay=little", "weight_decay is 'little'", "number"),
     ("warmup=1", "warmup is 1", "below 1"),
     ("epochs=0", "epochs is 0", "at least 1"),
-    ("small_epochs=15", "small_epochs is 15", "0 to 14"),
+    ("small_epochs=10", "small_epochs is 10", "0 to 9"),
     ("micro_batches=0", "micro_batches is 0", "at least 1"),
     ("optimizer=sgd", "'sgd'", "adamw"),
     ("schedule=step", "'step'", "one_cycle"),
@@ -185,7 +185,7 @@ def test_recipes_by_data_set_and_method():
     assert (recipe.epochs, recipe.small_epochs) == (7, 2)  # 6 of 19, in proportion
     assert settings.read(dataset="cifar10-2", epochs=7, small_epochs=0).recipe.small_epochs == 0
     assert settings.read(dataset="cifar10", network="tiny").recipe.net == {}  # its pretrained weights must fit
-    assert settings.read(method="dnnh").recipe.learning_rate == pytest.approx(0.3 * 1e-3)
+    assert settings.read(method="dnnh").recipe.learning_rate == pytest.approx(0.3 * 2e-3)
     assert settings.read(method="dnnh", learning_rate=1e-3).recipe.learning_rate == 1e-3
     assert settings.read(dataset="imagenet").recipe.batch_size == 64
 

@@ -49,7 +49,7 @@ def test_a_row_is_what_its_settings_give_and_is_not_made_twice(variants, tmp_pat
     assert variants.finish(job)["expected"] == row["expected"]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     ex = hh.open(row["run"], runs_dir=str(tmp_path / "again"))
-    assert ex.settings.recipe.net == {"variant": "released"}
+    assert ex.settings.recipe.net == {"stem": "conv", "variant": "released"}
     ex.fit(())
     assert ex.evaluate()["map"]["expected"] == pytest.approx(row["expected"], abs=1e-9)
     assert row["searched"] == len(ex.split.database)

@@ -18,6 +18,7 @@ import tomllib
 from itertools import product
 from pathlib import Path
 
+import control  # noqa: F401, makes the network known to timm
 import numpy as np
 import pandas as pd
 import torch
@@ -120,6 +121,8 @@ def jobs_of(name: str, given: argparse.Namespace) -> dict[tuple, dict]:
     folder = f"{own.pop('runs_dir', 'runs')}/variants"
     jobs = {}
     for (dataset, start), (variant, change) in product(table["start"].items(), table["variants"].items()):
+        if dataset not in (change if isinstance(change, dict) else table["start"]):
+            continue
         texts = (start, change if isinstance(change, str) else change[dataset])
         values = dict(pair for text in texts for pair in hh.settings.reading.split(text)) | own  # the last one counts
         changes = hh.settings.read(hh.settings.words(values.items()), dataset=dataset).changes()
@@ -129,7 +132,8 @@ def jobs_of(name: str, given: argparse.Namespace) -> dict[tuple, dict]:
 
 
 def gains(table: pd.DataFrame, ap: dict[tuple, np.ndarray]) -> pd.DataFrame:
-    """One row per variant: means over seeds, and the difference from the first variant with the same seed.
+    """One row per variant: means over seeds, and the difference from the first variant with the same seed; of the cost,
+    how many times the first variant's seconds, the median, as other work may have slowed a run.
 
     Args:
         table: a row per run.
@@ -145,7 +149,7 @@ def gains(table: pd.DataFrame, ap: dict[tuple, np.ndarray]) -> pd.DataFrame:
             for kind in ("validation", "expected"):
                 row |= {kind: runs[kind].mean(), f"{kind}_std": runs[kind].std()}
                 row |= {f"{kind}_gain": (runs[kind] - base[kind]).mean()}
-            row |= {"cost": (runs["seconds"] / base["seconds"]).mean(), "seconds": runs["seconds"].mean()}
+            row |= {"cost": (runs["seconds"] / base["seconds"]).median(), "seconds": runs["seconds"].mean()}
             row |= {"distinct_codes": runs["distinct_codes"].mean()}
             both = [np.concatenate([ap[dataset, v, seed] for seed in runs.index]) for v in (variant, first)]
             found.append(row | ({} if variant == first else {"p_value": hh.metrics.compare(*both)["p_value"]}))

@@ -39,10 +39,10 @@ def known_backbones() -> list[str]:
     return [LITE0, *weights, *dict.fromkeys(get_arch_name(name) for name in weights)]
 
 
-def facts(name: str) -> Facts:
-    """What is known of a pretrained network, "lite0" or timm's, which may leave out the weights' tag. ValueError for
-    another name."""
-    if name != LITE0 and name not in known_backbones():
+def facts(name: str, *, weights: bool = True) -> Facts:
+    """What is known of a network, "lite0" or timm's, which may leave out the weights' tag. ValueError for another
+    name, or unless weights=False for one without pretrained weights."""
+    if name not in known_backbones() and (weights or not timm.is_model(name)):
         allowed = f"{LITE0}, or timm's name of a model that has pretrained weights, such as resnet50.a1_in1k"
         raise ValueError(f"network is {name!r}, but it must be {allowed}.{nearest(name, known_backbones())}")
     if name == LITE0:  # its authors' pictures are (pixel - 127) / 128
@@ -67,7 +67,7 @@ def input_size(name: str, *, picture: int | None = None) -> int:
     Small pictures, of `picture` pixels, are enlarged four times at most: more costs time and brings nothing. Networks
     of a fixed size have no choice.
     """
-    known = facts(name)
+    known = facts(name, weights=False)
     return known.size if known.fixed_size or picture is None else min(known.size, 4 * picture)
 
 

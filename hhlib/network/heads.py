@@ -53,11 +53,9 @@ class TimmHash(nn.Module):
 
     Args:
         bits: code length K, 1 to 1024.
-        backbone: "lite0" or timm's name of a model; its weights are random until `load_pretrained`.
+        backbone: "lite0" or timm's name of any model; its weights are random until `load_pretrained`.
         img_size: side S of the square pictures, in pixels; None is the model's own.
         drop_path_rate: stochastic depth of the backbone's last layer, where it has any; 0 to below 1.
-        start: "own", or "small" for a ResNet on pictures of 32 pixels, trained from scratch: it then begins with one
-            3x3 convolution that keeps their size, as usual for such pictures, and shrinks them by 8 and not by 32.
         head: the last step of the hash layer, one of `HEADS`.
     """
 
@@ -68,18 +66,13 @@ class TimmHash(nn.Module):
         backbone: str,
         img_size: int | None = None,
         drop_path_rate: float = 0.0,
-        start: str = "own",
         head: str = "linear",
     ):
         super().__init__()
-        known = facts(backbone)
+        known = facts(backbone, weights=False)
         check_share("drop_path_rate", drop_path_rate)
         self.bits, self.img_size = check_bits(bits), img_size or known.size
         self.backbone = timm.create_model(known.architecture, num_classes=0, **self._options(known, drop_path_rate))
-        if check_choice("start", start, ("own", "small")) == "small":
-            if not isinstance(self.backbone, timm.models.ResNet):
-                raise ValueError(f"start is 'small', but {backbone} is no ResNet: it must be own.")
-            self.backbone.conv1, self.backbone.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
         _, C, b, w = self._map_shape()
         if b != w:
             raise ValueError(f"{backbone} makes feature maps of {b} x {w}, but the hash layer needs square ones.")

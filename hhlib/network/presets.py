@@ -1,7 +1,7 @@
 """Networks by name: here (`create("micro", bits=32)`) and in timm (`timm.create_model("hybridhash_base", bits=32)`).
 
-A name says which of three kinds a network is: a size of HybridHash ("micro"); "timm:" and the name of a pretrained
-network, all of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or the name of a pretrained
+A name says which of three kinds a network is: a size of HybridHash ("micro"); "timm:" and the name of a network, all
+of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or the name of a pretrained
 network alone, which stays as it is and gets a head ("lite0").
 """
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any, get_type_hints
 
-from timm.models import register_model
+from timm.models import is_model, register_model
 
 from hhlib.common import nearest
 from hhlib.network.backbones import LITE0, Facts, facts, known_backbones, pretrained
@@ -30,7 +30,7 @@ PRETRAINED = ("base", "small", "tiny")  #: networks of NesT's sizes
 #: Arguments of a network that are not options, because other settings say what they are.
 SET_ELSEWHERE = ("bits", "img_size", "in_chans", "drop_path_rate", "backbone", "dim", "hidden", "dropout")
 BUILT = {"hybridhash": HybridHash, "tuned": TimmHash, "frozen": Head}  #: class by kind
-TUNED = "timm:"  #: before the name of a pretrained network that is trained as a whole
+TUNED = "timm:"  #: before the name of a network that is trained as a whole
 
 
 def names() -> list[str]:
@@ -43,8 +43,9 @@ def kind(name: str) -> str:
     if name in PRESETS:
         return "hybridhash"
     tuned = isinstance(name, str) and name.startswith(TUNED)
-    if (name.removeprefix(TUNED) if tuned else name) not in known_backbones():
-        allowed = f"{', '.join(PRESETS)}, {LITE0}, timm's name of a pretrained model, or {TUNED} and such a name"
+    backbone = name.removeprefix(TUNED) if tuned else name
+    if backbone not in known_backbones() and not (tuned and is_model(backbone)):
+        allowed = f"{', '.join(PRESETS)}, {LITE0}, timm's name of a pretrained model, or {TUNED} and any model's name"
         hint = nearest(name, [*PRESETS, *known_backbones(), *(TUNED + known for known in known_backbones())])
         raise ValueError(f"network is {name!r}, but it must be {allowed}.{hint}")
     return "tuned" if tuned else "frozen"
@@ -74,7 +75,7 @@ def check_hybridhash(name: str) -> None:
 
 def facts_of(name: str) -> Facts | None:
     """What is known of the pretrained network that a network's name asks for; None for sizes of HybridHash."""
-    return None if kind(name) == "hybridhash" else facts(name.removeprefix(TUNED))
+    return None if kind(name) == "hybridhash" else facts(name.removeprefix(TUNED), weights=False)
 
 
 def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash:
@@ -89,8 +90,9 @@ def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash
 
 def check_pretrained(name: str) -> None:
     """Raise ValueError if there are no pretrained weights for the network of this name."""
-    if kind(name) == "hybridhash" and name not in PRETRAINED:
-        raise ValueError(f"network {name!r} has no pretrained weights; those exist for {', '.join(PRETRAINED)}.")
+    if name.removeprefix(TUNED) not in (PRETRAINED if kind(name) == "hybridhash" else known_backbones()):
+        having = f"{', '.join(PRETRAINED)}, {LITE0} and many of timm's models"
+        raise ValueError(f"network {name!r} has no pretrained weights; those exist for {having}.")
 
 
 def load_pretrained(net: HybridHash | TimmHash, name: str, **source) -> MatchReport:

@@ -14,7 +14,7 @@ DOTTED = ("loss", "net")  #: fields of a recipe whose values have names of their
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained. The defaults are those of `digits`; `RECIPES` says what other data sets change."""
+    """How a network is trained. The defaults are for small pictures; `RECIPES` says what data sets change."""
 
     epochs: int = setting(15, "passes over the training images", at_least(1))
     small_epochs: int = setting(0, "first epochs, with images at half their side: quicker", at_least(0))
@@ -114,11 +114,12 @@ class Settings:
 
 #: Photographs of 224 pixels: batch, epochs and shift of the released code, our optimizer. Not run yet.
 _PHOTOGRAPHS = dict(epochs=12, batch_size=64, learning_rate=1e-4, shift=16, validate_every=3)
-_CIFAR10 = dict(epochs=48, batch_size=128, optimizer="muon", learning_rate=2e-3, warmup=0.08, erase=8, drop_path=0.1)
-_CIFAR10 |= dict(flip_average=True, validate_every=6, net=dict(stem="conv"))
+_SMALL = dict(optimizer="muon", learning_rate=2e-3, net=dict(stem="conv"))
+_CIFAR10 = _SMALL | dict(epochs=48, batch_size=128, warmup=0.08, erase=8, drop_path=0.1, validate_every=6)
+_CIFAR10["flip_average"] = True
 #: What each data set changes in `Recipe`, found with the micro network on two CPU cores; at most an hour there.
 RECIPES = {
-    "digits": dict(shift=3),
+    "digits": _SMALL | dict(epochs=10, batch_size=40, shift=3),
     "shapes": dict(epochs=20, batch_size=16, validate_every=5),
     "cifar10": _CIFAR10,
     "cifar10-1": _CIFAR10,
