@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
@@ -131,6 +132,16 @@ def test_every_score_in_the_readme_comes_from_a_kept_run():
         assert f"| {run['parameters']['bits']} |" in line
 
 
+@pytest.mark.parametrize("card", sorted((PROJECT / "results").glob("*/README.md")), ids=lambda path: path.parent.name)
+def test_every_score_of_a_model_card_is_that_of_its_run(card):
+    scores = json.loads((card.parent / "metrics.json").read_text())["map"]
+    known = [*scores.values(), *pd.read_csv(card.parent / "classes.csv")["expected"]]
+    known.append(pd.read_csv(card.parent / "history.csv")["validation_map"].max())
+    quoted = re.findall(r"\b0\.\d{3}\b", card.read_text())
+    assert len(quoted) > 10
+    assert set(quoted) <= {f"{value:.3f}" for value in known}
+
+
 @pytest.mark.parametrize("name", ["tuning", "fair", "unseen"])
 def test_every_row_of_a_table_names_its_run_and_commit(name):
     rows = kept_table(name)
@@ -162,15 +173,53 @@ def test_the_readme_quotes_the_table_of_methods():
         assert cells.split(" | ") == [f"{mean[key]:.3f} ± {spread[key]:.3f}" for key in keys], method
 
 
+def prose(page):
+    """What a page says between its cells."""
+    cells = nbformat.read(PROJECT / "notebooks" / page, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
 def test_every_score_in_the_prose_of_page_7_is_in_a_table():
-    text = "\n".join(
-        cell.source
-        for cell in nbformat.read(PROJECT / "notebooks" / "07_pretrained.ipynb", as_version=4).cells
-        if cell.cell_type == "markdown"
-    )
     scores = [column for name in ("tuning", "fair", "unseen", "hashing") for column in _scores(kept_table(name))]
     known = {f"{value:.3f}" for column in scores for value in column.dropna()}
-    assert set(re.findall(r"\b0\.\d{3}\b", text)) <= known
+    assert set(re.findall(r"\b0\.\d{3}\b", prose("07_pretrained.ipynb"))) <= known
+
+
+VARIANTS = ("recipe", "why", "ablations", "trunk", "prices")
+
+
+def test_every_number_in_the_prose_of_page_8_is_in_a_table():
+    """Scores with three digits; differences in points with one."""
+    text = prose("08_inside_hybridhash.ipynb")
+    tables = [kept_table(name).groupby(["dataset", "variant"]).mean(numeric_only=True) for name in VARIANTS]
+    tables += [kept_table(f"{name}_gains") for name in VARIANTS] + [kept_table("cifar10")]
+    values = pd.concat([t.select_dtypes("number").melt()["value"] for t in tables]).dropna()
+    assert set(re.findall(r"\b0\.\d{3}\b", text)) <= {f"{value:.3f}" for value in values}
+    gains = pd.concat([kept_table(f"{name}_gains")["expected_gain"] for name in VARIANTS])
+    points = re.findall(r"\b(\d+\.\d) points", text)
+    assert len(points) > 5
+    assert set(points) <= {f"{100 * abs(gain):.1f}" for gain in gains} | prices_in_points()
+
+
+def prices_in_points():
+    """What the choices that only change the printed number add to it, as the page computes it."""
+    ours = kept_table("prices").query("variant == 'as the kit does it'").groupby("dataset").mean(numeric_only=True)
+    pairs = [("usual", "usual_with_last"), ("usual_with_last", "expected"), ("best", "expected"), ("worst", "expected")]
+    found = [ours[a] - ours[b] for a, b in pairs] + [ours["other_queries"]]
+    found.append(kept_table("prices").groupby("dataset")["on_queries"].mean().dropna())
+    return {f"{100 * abs(value):.1f}" for column in found for value in column}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_was_run_as_the_table_of_variants_says(name):
+    """Three seeds each ("why": one), and a recipe that trains it again."""
+    for row in (rows := kept_table(name)).to_dict("records"):
+        assert re.fullmatch("[0-9a-f]{40}", row["git_commit"])
+        assert f"seed={row['seed']}" in f"seed=0 {row['run']}"
+    seeds = rows.groupby(["dataset", "variant"])["seed"].nunique()
+    assert set(seeds) == {1 if name == "why" else 3}
+    listed = tomllib.loads((PROJECT / "tools" / "variants.toml").read_text())[name]["variants"]
+    assert set(rows["variant"]) == set(listed)
 
 
 def _scores(table):

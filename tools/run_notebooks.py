@@ -28,7 +28,7 @@ from hhlib.settings.reading import typed
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
-INSIDE = ("02", "05", "05b")  #: pages that look inside HybridHash, and have nothing to show of another network
+INSIDE = ("02", "05", "05b", "08")  #: pages that look inside HybridHash, and have nothing to show of another network
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
