@@ -132,8 +132,7 @@ def jobs_of(name: str, given: argparse.Namespace) -> dict[tuple, dict]:
 
 
 def gains(table: pd.DataFrame, ap: dict[tuple, np.ndarray]) -> pd.DataFrame:
-    """One row per variant: means over seeds, and the difference from the first variant with the same seed; of the cost,
-    how many times the first variant's seconds, the median, as other work may have slowed a run.
+    """One row per variant: means over seeds, and the difference from the first variant with the same seed.
 
     Args:
         table: a row per run.
@@ -149,7 +148,6 @@ def gains(table: pd.DataFrame, ap: dict[tuple, np.ndarray]) -> pd.DataFrame:
             for kind in ("validation", "expected"):
                 row |= {kind: runs[kind].mean(), f"{kind}_std": runs[kind].std()}
                 row |= {f"{kind}_gain": (runs[kind] - base[kind]).mean()}
-            row |= {"cost": (runs["seconds"] / base["seconds"]).median(), "seconds": runs["seconds"].mean()}
             row |= {"distinct_codes": runs["distinct_codes"].mean()}
             both = [np.concatenate([ap[dataset, v, seed] for seed in runs.index]) for v in (variant, first)]
             found.append(row | ({} if variant == first else {"p_value": hh.metrics.compare(*both)["p_value"]}))
