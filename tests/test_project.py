@@ -222,7 +222,8 @@ def test_every_variant_was_run_as_the_table_of_variants_says(name, monkeypatch):
     monkeypatch.syspath_prepend(PROJECT / "tools")
     import control  # noqa: F401, makes the network known to timm
 
-    for row in (rows := kept_table(name)).to_dict("records"):
+    rows = kept_table(name).fillna({"run": ""})  # digits as the kit does it needs no words
+    for row in rows.to_dict("records"):
         assert re.fullmatch("[0-9a-f]{40}", row["git_commit"])
         run = settings.read(row["run"])
         assert (run.dataset, run.seed) == (row["dataset"], row["seed"])
