@@ -193,20 +193,21 @@ def test_a_finished_run_is_left_as_it_is_and_other_parameters_are_refused(traine
 
 def test_a_run_from_before_a_field_existed_is_known_again(split, tmp_path):
     """Older runs have no optimizer in their recipe, no class names, "preset" for the network's name, and alpha 0.5."""
-    run = fit(split, tmp_path, loss={"alpha": 0.5})
+    before_that = dict(optimizer="adamw", loss={"alpha": 0.5})
+    run = fit(split, tmp_path, **before_that)
     record = json.loads((tmp_path / "run.json").read_text())
     del record["parameters"]["recipe"]["choose"], record["parameters"]["recipe"]["optimizer"], record["data"]["classes"]
     del record["parameters"]["recipe"]["loss"]["alpha"], record["loss"]["alpha"]
     record["model"]["preset"] = record["model"].pop("name")
     (tmp_path / "run.json").write_text(json.dumps(record))
     before = kept(run)
-    fit(split, tmp_path, loss={"alpha": 0.5})
+    fit(split, tmp_path, **before_that)
     assert kept(run) == before
     assert weights(run)
     with pytest.raises(ValueError, match="recipe.loss.alpha = 0.5, but None is asked for"):
-        fit(split, tmp_path)
+        fit(split, tmp_path, optimizer="adamw")
     with pytest.raises(ValueError, match="recipe.choose = 'validation', but 'queries' is asked for"):
-        fit(split, tmp_path, loss={"alpha": 0.5}, choose="queries")
+        fit(split, tmp_path, **before_that, choose="queries")
 
 
 def test_training_afresh_leaves_nothing_of_the_earlier_run(trained, split, tmp_path):

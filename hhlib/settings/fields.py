@@ -35,7 +35,9 @@ class Recipe:
     dropout: float = setting(0.5, "frozen backbone: share of numbers set to 0; 0 to below 1", check_share)
     drop_path: float = setting(0.0, "stochastic depth of the last layer; 0 to below 1", check_share)
     pretrained: bool = setting(False, "start from pretrained weights, where they exist")
-    micro_batches: int = setting(1, "pieces of a batch in memory one by one; same loss", at_least(1))
+    micro_batches: int = setting(
+        1, "pieces of a batch in memory one by one; same loss, but net.stem=conv normalises each", at_least(1)
+    )
     checkpointing: bool = setting(False, "keep only layers' inputs, compute the rest again")
     compile: bool = setting(False, "use torch.compile (no gain was measured on a CPU)")
     average: float = setting(
