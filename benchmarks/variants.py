@@ -76,8 +76,9 @@ def main() -> None:
     given.seeds = [0]
     rows = []
     for name in given.tables:
-        rows += costs_of(name, given)
-        print(pd.DataFrame(rows[-len(variants.TABLES[name]["variants"]) :]).round(2).to_string(index=False))
+        found = costs_of(name, given)
+        print(pd.DataFrame(found).round(2).to_string(index=False))
+        rows += found
     table = write_table("costs", pd.DataFrame(rows))
     print(f"{len(table)} rows, {torch.get_num_threads()} threads")
 

@@ -121,10 +121,10 @@ def jobs_of(name: str, given: argparse.Namespace) -> dict[tuple, dict]:
     folder = f"{own.pop('runs_dir', 'runs')}/variants"
     jobs = {}
     for (dataset, start), (variant, change) in product(table["start"].items(), table["variants"].items()):
-        if dataset not in (change if isinstance(change, dict) else table["start"]):
+        own_change = change if isinstance(change, str) else change.get(dataset)
+        if own_change is None:
             continue
-        texts = (start, change if isinstance(change, str) else change[dataset])
-        values = dict(pair for text in texts for pair in hh.settings.reading.split(text)) | own  # the last one counts
+        values = dict(hh.settings.reading.split(f"{start} {own_change}")) | own  # the last one counts
         changes = hh.settings.read(hh.settings.words(values.items()), dataset=dataset).changes()
         base = dict(settings=hh.settings.words(sorted(changes.items())), runs_dir=folder)  # one text for one meaning
         jobs |= {(dataset, variant, seed): base | dict(seed=seed) for seed in given.seeds}

@@ -1,8 +1,8 @@
 """Networks by name: here (`create("micro", bits=32)`) and in timm (`timm.create_model("hybridhash_base", bits=32)`).
 
 A name says which of three kinds a network is: a size of HybridHash ("micro"); "timm:" and the name of a network, all
-of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or the name of a pretrained
-network alone, which stays as it is and gets a head ("lite0").
+of which is trained, with HybridHash's hash layer on top ("timm:lite0"); or the name of a pretrained network alone,
+which stays as it is and gets a head ("lite0").
 """
 
 import warnings

@@ -117,8 +117,8 @@ class Settings:
 #: Photographs of 224 pixels: batch, epochs and shift of the released code, our optimizer. Not run yet.
 _PHOTOGRAPHS = dict(epochs=12, batch_size=64, learning_rate=1e-4, shift=16, validate_every=3)
 _SMALL = dict(optimizer="muon", learning_rate=2e-3, net=dict(stem="conv"))
-_CIFAR10 = _SMALL | dict(epochs=48, batch_size=128, warmup=0.08, erase=8, drop_path=0.1, validate_every=6)
-_CIFAR10["flip_average"] = True
+_CIFAR10 = _SMALL | dict(epochs=48, batch_size=128, warmup=0.08, erase=8, drop_path=0.1)
+_CIFAR10 |= dict(flip_average=True, validate_every=6)
 #: What each data set changes in `Recipe`, found with the micro network on two CPU cores; at most an hour there.
 RECIPES = {
     "digits": _SMALL | dict(epochs=10, batch_size=40, shift=3),
