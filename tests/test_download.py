@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import http.server
 import io
@@ -59,17 +60,17 @@ def zipped(**files):
     raw = io.BytesIO()
     with zipfile.ZipFile(raw, "w") as archive:
         for name, content in files.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content)  # of 1980: no clock in the bytes
     return raw.getvalue()
 
 
-def tarred(*members, mode="w:gz"):
+def tarred(*members):
     raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode=mode) as archive:
+    with tarfile.open(fileobj=raw, mode="w") as archive:
         for info, content in members:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    return raw.getvalue()
+    return gzip.compress(raw.getvalue(), mtime=0)
 
 
 def archive(server, name, content, makes):
@@ -175,6 +176,7 @@ def link(name, target):
         ("a.zip", zipped(**{"good.txt": "1" * 100})[:-5]),
         ("a.tar", b"neither"),
     ],
+    ids=["zip up", "zip absolute", "zip backslash", "tar up", "tar link", "tar cut", "zip cut", "no archive"],
 )
 def test_a_dangerous_or_damaged_archive_leaves_nothing(tmp_path, name, content):
     folder = tmp_path / "deep" / "root"
