@@ -94,13 +94,6 @@ def entropy(weights: Tensor) -> Tensor:
     return -(weights * weights.clamp(min=1e-12).log2()).sum(dim=-1).mean(dim=-1)
 
 
-def distance(weights: Tensor) -> Tensor:
-    """How far a token looks, on average, in tokens of its level: (..., N, N) -> (...), 0 to the block's diagonal."""
-    along = torch.arange(round(weights.shape[-1] ** 0.5))
-    place = torch.cartesian_prod(along, along).to(weights)  # (N, 2), row and column
-    return (weights * torch.cdist(place, place)).sum(dim=-1).mean(dim=-1)
-
-
 def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
     """Attention followed from the hash layer's mean down to the patches, through all layers.
 

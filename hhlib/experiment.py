@@ -42,6 +42,18 @@ def open(settings: str = "", /, **values: Any) -> "Experiment":  # noqa: A001, `
     return Experiment(read(settings, **values))
 
 
+def kept(name: str, **where: Any) -> "Experiment":
+    """A run that comes with the kit, results/<name>: its network and codes, to look at without training.
+
+    where: settings that say nothing about the run itself, such as data_dir, live and download.
+    """
+    run = runs.Run(f"results/{name}")
+    named = {key: run.parameters[key] for key in ("dataset", "method", "network", "bits", "seed")}
+    ex = open(**named, **where)
+    ex.run = run
+    return ex
+
+
 class Experiment:
     """A run that exists or is about to: its data, its network, its codes, its scores.
 
@@ -268,13 +280,32 @@ class Experiment:
             command = shlex.join(["python", "tools/run_notebooks.py", *sum(pairs, ()), "--only", page])
             raise FileNotFoundError(f"{self.run.path / name} does not exist; this makes it: {command}")
 
-    def show(self, figure: "Figure", name: str = "") -> None:
-        """Show a figure and, if it has a name, keep it as figures/<name>.png in the run's folder."""
-        from matplotlib import pyplot
+    def show(self, figure: "Figure", name: str = "", caption: str = "") -> None:
+        """Show a figure with its caption and, if it has a name, keep both as figures/<name>.png in the run's folder.
+
+        A caption is a sentence that says what is drawn; it is also the picture's text for a screen reader.
+        """
+        from hhlib import widgets
 
         if name:
-            self.run.save_figure(figure, name)
-        pyplot.show()
+            self.run.save_figure(figure, name, caption)
+        widgets.show(figure, caption)
+
+    def photographs(self) -> "Experiment":
+        """Where to look at pictures: here or, if these are drawings of the kit, in its kept run on photographs.
+
+        Needs CIFAR-10 in `data_dir`; where it is not, this experiment is used, and a line says so.
+        """
+        s = self.settings
+        if s.dataset not in data.sources.DRAWN:
+            return self
+        other = kept("cifar10-2-64bits", data_dir=s.data_dir, live=s.live, device=s.device, download=s.download)
+        try:
+            other.split  # noqa: B018, reads the pictures
+        except FileNotFoundError:
+            print(f"CIFAR-10 is not in {s.data_dir}, so this page looks at {s.dataset}; `-p download true` fetches it.")
+            return self
+        return other
 
     def explore(self, view: Callable, **choices: Iterable) -> None:
         """`widgets.explore`: menus over a drawing function where the notebook is live, plain figures elsewhere."""

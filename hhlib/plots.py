@@ -172,17 +172,14 @@ def distances(ax: Axes, distance: np.ndarray, similar: np.ndarray, bits: int, *,
     ax.legend(title="pairs", fontsize=8, title_fontsize=8)
 
 
-def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vmax: float | None = None) -> AxesImage:
-    """Attention laid over the image, patches left visible, block borders drawn; returns what `Figure.colorbar` needs.
+def attention_map(ax: Axes, weights, *, blocks: int, title: str = "", vmax: float | None = None) -> AxesImage:
+    """Attention (g, g) as a map of its own, for a place beside the picture, with block borders in white.
 
-    `weights` (g, g) are shown from 0 (dark) to `vmax` (yellow; None takes the largest weight: not for comparisons).
-    `blocks` is the number of blocks along an edge of the image: 4, 2 or 1.
+    From 0 (dark) to `vmax` (yellow; None takes the largest weight: not for comparisons). `blocks` is the number of
+    blocks along an edge of the image: 4, 2 or 1. Returns what `Figure.colorbar` needs.
     """
-    grey = np.asarray(image).mean(axis=0)
-    square = dict(extent=(0, len(grey), len(grey), 0))
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=255, **square)
-    shown = ax.imshow(weights, cmap="viridis", alpha=0.6, vmin=0, vmax=vmax or None, interpolation="nearest", **square)
-    for border in np.linspace(0, len(grey), blocks + 1)[1:-1]:
+    shown = ax.imshow(weights, cmap="viridis", vmin=0, vmax=vmax or None, interpolation="nearest")
+    for border in np.linspace(0, len(weights), blocks + 1)[1:-1] - 0.5:
         ax.axhline(border, color="white", linewidth=1)
         ax.axvline(border, color="white", linewidth=1)
     ax.set(xticks=[], yticks=[])
@@ -190,16 +187,15 @@ def attention_over(ax: Axes, image, weights, *, blocks: int, title: str = "", vm
     return shown
 
 
-def importance(ax: Axes, image, grid, *, title: str = "") -> AxesImage:
-    """A map of importance (S, S), of any sign, over the image, on its own scale: dark the least, yellow the most."""
+def signed_map(ax: Axes, grid, *, limit: float | None = None, least: float = 0.01, title: str = "") -> AxesImage:
+    """A map of any sign (n, n): red speaks for, blue against, white is 0; for a place beside the picture.
+
+    Colours end at ±`limit`, or at the map's largest absolute value, but never below `least`: a map of nearly nothing
+    is nearly white. Returns what `Figure.colorbar` needs.
+    """
     grid = np.asarray(grid)
-    shown = attention_over(ax, image, grid, blocks=1, title=title)
-    shown.set_clim(grid.min(), grid.max() if grid.max() > grid.min() else grid.min() + 1)
+    end = max(least, np.abs(grid).max() if limit is None else limit)
+    shown = ax.imshow(grid, cmap="RdBu_r", vmin=-end, vmax=end, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.set_title(title, fontsize=9)
     return shown
-
-
-def importance_bar(figure: Figure, shown: AxesImage, axes) -> None:
-    """The colour bar of pictures that each have their own scale: its ends have names, not numbers."""
-    bar = figure.colorbar(shown, ax=axes, shrink=0.6, ticks=shown.get_clim(), aspect=30)
-    bar.ax.set_yticklabels(["least", "most"], fontsize=8)
-    bar.ax.set_ylabel("importance", fontsize=8)

@@ -184,7 +184,7 @@ class Run:
         """Store what `metrics` reads: the scores of `metrics.evaluate` without its arrays over queries, and `more`."""
         write_json(self.path / "metrics.json", {k: v for k, v in scores.items() if k not in ("histogram", "ap")} | more)
 
-    def save_figure(self, figure, name: str) -> None:
-        """Keep a figure as figures/<name>.png."""
+    def save_figure(self, figure, name: str, caption: str = "") -> None:
+        """Keep a figure as figures/<name>.png, with its caption as the picture's description."""
         with atomic(self.path / "figures" / f"{name}.png") as draft:
-            figure.savefig(draft, dpi=150, bbox_inches="tight")
+            figure.savefig(draft, dpi=150, bbox_inches="tight", metadata={"Description": caption})

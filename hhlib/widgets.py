@@ -1,13 +1,18 @@
 """Menus over a plain drawing function. The only file that imports ipywidgets."""
 
 import itertools
+from base64 import b64encode
 from collections.abc import Callable, Iterable
+from html import escape
 from io import BytesIO
 
 from IPython import display
+from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets import Dropdown, FileUpload, Output, SelectionSlider, fixed, interact
 from matplotlib import pyplot
 from PIL import Image
+
+SHARP = 2  #: pixels of a picture per pixel of the page, for fine screens
 
 
 def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable) -> None:
@@ -36,18 +41,38 @@ def control(name: str, values: Iterable):
     return (SelectionSlider if slider else Dropdown)(options=list(values), value=values[0], **how)
 
 
+def rendered(figure, caption: str = "") -> dict[str, str]:
+    """A figure as what a page shows: a picture with its caption below, which is also its text for a screen reader."""
+    picture = BytesIO()
+    figure.savefig(picture, dpi=SHARP * figure.dpi, bbox_inches="tight")
+    pyplot.close(figure)
+    width = int.from_bytes(picture.getvalue()[16:20], "big") // SHARP  # of the screen; a PNG's header has its own
+    source = f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}"
+    image = f'<img src="{source}" width="{width}" style="max-width: 100%; height: auto" alt="{escape(caption)}">'
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    html = f'<figure style="margin: 0">{image}{below}</figure>'
+    return {"text/html": html, "text/plain": caption or "a figure"}
+
+
+def show(figure, caption: str = "") -> None:
+    """Show a figure: in a notebook with its caption, elsewhere in a window if there is one."""
+    if InteractiveShell.initialized():
+        display.display(rendered(figure, caption), raw=True)
+    else:
+        pyplot.show()
+
+
 def redrawn(draw: Callable) -> Callable:
     """A function that shows the figure ``draw(value)``, each time in place of the one before."""
     place = None
 
     def show(value) -> None:
         nonlocal place
-        figure = draw(value)
+        bundle = rendered(draw(value))
         if place is None:
-            place = display.display(figure, display_id=True)
+            place = display.display(bundle, raw=True, display_id=True)
         else:
-            place.update(figure)
-        pyplot.close(figure)
+            place.update(bundle, raw=True)
 
     return show
 

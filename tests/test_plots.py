@@ -42,11 +42,18 @@ def test_curves_before_the_first_score():
     assert plots.training_curves(history, epochs=3).axes[1].get_ylim()[1] > 0
 
 
-def test_importance_spans_its_own_scale_even_if_nothing_is_important():
-    image = np.zeros((3, 8, 8), dtype=np.uint8)
+def test_a_signed_map_is_centred_on_zero_and_a_map_of_nearly_nothing_stays_pale():
     _, ax = plt.subplots()
-    assert plots.importance(ax, image, np.linspace(-2, 3, 64).reshape(8, 8)).get_clim() == (-2, 3)
-    assert plots.importance(ax, image, np.zeros((8, 8))).get_clim() == (0, 1)
+    assert plots.signed_map(ax, np.linspace(-2, 3, 64).reshape(8, 8)).get_clim() == (-3, 3)
+    assert plots.signed_map(ax, np.full((8, 8), 1e-4), least=0.01).get_clim() == (-0.01, 0.01)
+    assert plots.signed_map(ax, np.eye(8), limit=5).get_clim() == (-5, 5)
+
+
+def test_block_borders_of_an_attention_map_lie_between_tokens():
+    _, ax = plt.subplots()
+    shown = plots.attention_map(ax, np.full((8, 8), 0.1), blocks=4, vmax=0.5)
+    assert shown.get_clim() == (0, 0.5)
+    assert sorted({line.get_ydata()[0] for line in ax.lines if line.get_xdata() == [0, 1]}) == [1.5, 3.5, 5.5]
 
 
 def pictures(n):
@@ -69,7 +76,8 @@ def everything_drawn():
         lambda ax: plots.grouped_counts(ax, {"query": np.ones(10)}, [f"class {c}" for c in range(10)]),
         lambda ax: plots.against_bits(ax, [(8, dict(expected=0.5, worst=0.4, best=0.6))]),
         lambda ax: plots.distances(ax, np.array([1, 2, 4]), np.array([True, True, False]), 8),
-        lambda ax: plots.importance_bar(ax.figure, plots.importance(ax, pictures(1)[0], np.eye(8), title="map"), ax),
+        lambda ax: plots.attention_map(ax, np.eye(8), blocks=2, title="map"),
+        lambda ax: plots.signed_map(ax, np.eye(8), title="map"),
     ):
         figure, ax = plt.subplots()
         draw(ax)
