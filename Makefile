@@ -2,6 +2,7 @@
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
 BIN := .venv/bin
+LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
 .PHONY: run lab test strip clean
@@ -10,7 +11,7 @@ run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
 
 lab: .venv/installed
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks --ServerApp.tornado_settings="$(LARGE)"
 
 test: .venv/installed-test
 	$(BIN)/ruff check .

@@ -16,23 +16,27 @@ from hhlib.network import BlockAttention, evaluating
 
 
 @contextmanager
-def capture(net: nn.Module) -> Iterator[dict[str, Tensor]]:
+def capture(net: nn.Module, *, gradients: bool = False) -> Iterator[dict[str, Tensor]]:
     """Collect the attention weights of every forward pass inside the block, by module name.
 
     ``with capture(net) as maps: net(images)`` fills `maps` with (B, H, T, N, N) tensors whose rows sum to 1. The pass
-    itself is unchanged, fused kernels included: the weights, which those never form, are computed separately from each
-    layer's input. All hooks are removed on leaving, even after an error. RuntimeError if nothing was captured.
+    itself is unchanged: the weights, which fused kernels never form, are computed separately from each layer's input.
+    With `gradients` the softmax is written out instead, and `maps` are the very tensors that the outputs come from.
+    All is undone on leaving, even after an error. RuntimeError if nothing was captured.
     """
     maps: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def keep(module: BlockAttention, inputs: tuple[Tensor], *, name: str) -> None:
-        maps[name] = module.weights(inputs[0])
+    def keep(module: nn.Module, inputs: tuple[Tensor], used: Tensor | None = None, *, name: str) -> None:
+        maps[name] = module.weights(inputs[0]) if used is None else used
 
     with ExitStack() as undo:
         for name, module in net.named_modules():
             if isinstance(module, BlockAttention):
-                undo.callback(module.register_forward_pre_hook(partial(keep, name=name)).remove)
+                undo.callback(setattr, module, "fused", module.fused)
+                module.fused = module.fused and not gradients
+                hook = module.attn_drop.register_forward_hook if gradients else module.register_forward_pre_hook
+                undo.callback(hook(partial(keep, name=name)).remove)
         yield maps
         if not maps:
             raise RuntimeError("no attention was captured: run a HybridHash network inside the block.")
@@ -40,9 +44,13 @@ def capture(net: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 def block_attention(net: nn.Module, images: Tensor) -> dict[tuple[int, int], Tensor]:
     """Attention of all layers for normalised images: ``{(level, layer): (B, H, T, N, N)}``, both from 0."""
-    found = _attention(net, images)
+    return by_layer(net, _attention(net, images))
+
+
+def by_layer(net: nn.Module, maps: dict[str, Tensor]) -> dict[tuple[int, int], Tensor]:
+    """What `capture` collected, for the layers within blocks: ``{(level, layer): (B, H, T, N, N)}``."""
     places = [(i, j) for i, level in enumerate(net.levels) for j in range(len(level.transformer_encoder))]
-    return {(i, j): found[f"levels.{i}.transformer_encoder.{j}.attn"] for i, j in places}
+    return {(i, j): maps[f"levels.{i}.transformer_encoder.{j}.attn"] for i, j in places}
 
 
 def token_attention(net: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -101,7 +109,7 @@ def rollout(blocks: dict[tuple[int, int], Tensor]) -> Tensor:
     in place (the residual branch), half follows the attention, averaged over heads; layers multiply. Between levels,
     each token passes equal shares to the four below it, so that even attention gives an even map. Convolutions, block
     tokens, MLPs and the overlap of the max pooling's windows are left out. `blocks` is from `block_attention`; the
-    result is the share of each token of level 0, (B, g, g), and sums to 1.
+    result is the share of each token of level 0, (B, g, g), and sums to 1 if the rows of `blocks` do.
     """
     share = blocks[2, 0].new_ones(len(blocks[2, 0]), 1, 1)
     for level in (2, 1, 0):

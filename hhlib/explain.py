@@ -1,9 +1,10 @@
 """Which pixels make the code: maps of an image for one bit, a whole code, or the likeness of two images.
 
-Every map answers one question, a *target* t (B, K): how does the score s = sum over bits of t_k * tanh(z_k) depend on
-the pixels? See `code_target`, `bit_target`, `likeness_target`. A map is only as good as its test: `removal_curves`
-removes what it calls important and watches the code; a map must beat a random one. Images x (B, 3, S, S) are
-normalised, so that 0 is the mean colour. A network is left as it was, without hooks or gradients.
+Every map answers one question, a *target* t (B, K): how does the score s = sum over bits of t_k * z_k depend on the
+pixels? See `code_target`, `bit_target`, `likeness_target`, `contrast_target`. With tanh(z), flat where a bit is sure,
+maps would explain the least sure bits. A map is only as good as its test: `removal_curves` removes what it calls
+important and watches the code; it must beat a random map, and another image's. Images x (B, 3, S, S) are normalised, so
+that 0 is the mean colour. A network is left as it was, without hooks or gradients.
 """
 
 from collections.abc import Iterator
@@ -18,31 +19,39 @@ from hhlib.common import check_choice, check_whole
 from hhlib.network import evaluating
 
 #: Maps that `attribution` knows; the others must beat the last one.
-NAMES = ("rollout", "gradient", "integrated gradients", "Grad-CAM", "occlusion", "random")
+NAMES = ("occlusion", "gradient", "integrated gradients", "Grad-CAM", "weighted attention", "rollout", "random")
 AT_ONCE = 64  #: altered images that go through the network together
 
 
 def code_target(z: Tensor) -> Tensor:
-    """All bits of an image's own code, equally: z (B, K) -> (B, K). The same as its likeness to itself."""
+    """All bits of an image's own code, equally: z (B, K) -> (B, K). Its own score is the mean of |z|."""
     return likeness_target(z)
 
 
 def bit_target(z: Tensor, bit: int) -> Tensor:
     """One bit, with the sign it has: z (B, K) -> (B, K)."""
     check_whole("bit", bit, 0, z.shape[1] - 1)
-    target = torch.zeros_like(z)
-    target[:, bit] = torch.where(z[:, bit] >= 0, 1.0, -1.0)  # +1 for 0, as in the code
-    return target
+    only = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[bit]
+    return torch.where(z >= 0, only, -only)  # +1 for 0, as in the code
 
 
 def likeness_target(other: Tensor) -> Tensor:
-    """How similar an image's code is to another's: other z (B, K) -> (B, K). With codes of ±1, s is 1 - 2 d / K."""
+    """How much an image's z agrees with another's code: other z (B, K) -> (B, K). If z is ±1, s is 1 - 2 d / K."""
     return torch.where(other >= 0, 1.0, -1.0).to(other.dtype) / other.shape[1]
+
+
+def contrast_target(this: Tensor, other: Tensor) -> Tensor:
+    """Why this code rather than the other's: the signs of `this` where the two differ, divided by how many do.
+
+    Both z (B, K) -> (B, K); all 0 for equal codes. The score of `this` is its mean |z| over the bits that differ.
+    """
+    differ = (this >= 0) != (other >= 0)
+    return torch.where(this >= 0, 1.0, -1.0).to(this.dtype) * differ / differ.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def score(z: Tensor, target: Tensor) -> Tensor:
     """z (B, K), target (B, K) -> s (B,)."""
-    return (target * torch.tanh(z)).sum(dim=1)
+    return (target * z).sum(dim=1)
 
 
 def attribution(net: nn.Module, x: Tensor, target: Tensor, name: str) -> Tensor:
@@ -52,15 +61,12 @@ def attribution(net: nn.Module, x: Tensor, target: Tensor, name: str) -> Tensor:
         return _to_side(attention.rollout(attention.block_attention(net, x)), x.shape[-1])
     if name == "random":
         return _to_side(torch.rand_like(x[:, 0, :: net.patch_size, :: net.patch_size]), x.shape[-1])
-    maps = dict(zip(NAMES[1:-1], (gradient, integrated_gradients, grad_cam, occlusion), strict=True))
-    return maps[name](net, x, target)
+    maps = (occlusion, gradient, integrated_gradients, grad_cam, weighted_attention)
+    return dict(zip(NAMES[:-2], maps, strict=True))[name](net, x, target)
 
 
 def gradient(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
-    """How much the score moves with a pixel: |ds/dx|, the largest of the three channels; (B, S, S), at least 0.
-
-    Simonyan et al., "Deep Inside Convolutional Networks", 2013 (arXiv 1312.6034).
-    """
+    """How much the score moves with a pixel: |ds/dx|, largest channel; (B, S, S), at least 0. Simonyan et al., 2013."""
     return _slope(net, x, target).abs().amax(dim=1)
 
 
@@ -98,6 +104,22 @@ def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Te
             cam.activations_and_grads.release()
 
 
+def weighted_attention(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+    """The attention that raises the score, followed down to the patches: (B, S, S), at least 0.
+
+    Chefer et al., "Generic Attention-model Explainability", ICCV 2021: in each layer, attention times the score's
+    gradient by it, negative products cut, mean over heads, added to the identity; layers multiply. The way down the
+    levels is that of `attention.rollout`. What the identity alone would give, an even map, is subtracted.
+    """
+    with frozen(net), attention.capture(net, gradients=True) as maps, torch.enable_grad():
+        z = net(x.detach().clone().requires_grad_())
+        weights = attention.by_layer(net, maps)
+        slopes = torch.autograd.grad(score(z, target).sum(), list(weights.values()))
+    raising = {key: (w * slope).clamp(min=0).detach() for (key, w), slope in zip(weights.items(), slopes, strict=True)}
+    share = 2 ** len(raising) * attention.rollout(raising)  # which halves in every layer
+    return _to_side(share - 1 / share[0].numel(), x.shape[-1])
+
+
 @torch.no_grad()
 def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) -> Tensor:
     """What the score loses when a square is covered with the mean colour: (B, S, S), signed.
@@ -117,53 +139,46 @@ def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) ->
     return _to_side(torch.cat(losses, dim=1).view(B, squares, squares), S)
 
 
-def traverse(net: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """From the whole image down to the block that adds most to the score, then to that block's best child.
-
-    A block adds the sum over its tokens and channels of feature times gradient, to first order; its features also
-    contain what came from its neighbours through convolutions and block tokens. The blocks of the levels form a tree
-    (1, 4, 16), which is why NesT is nested: Zhang et al., AAAI 2022, section "visual interpretability".
-
-    Returns row and column of the chosen block in levels 2, 1 and 0, which have 1, 2 and 4 along an edge: (B, 3, 2); and
-    what every block adds, level by level in the same order: (B, 1, 1), (B, 2, 2), (B, 4, 4).
-    """
-    with frozen(net), torch.enable_grad():
-        last, features = net.forward_intermediates(x.detach().requires_grad_())  # normed; of each level
-        slopes = torch.autograd.grad(score(net.forward_head(last), target).sum(), features)
-    adds = [(f * slope).sum(dim=1) for f, slope in zip(features, slopes, strict=True)]  # (B, g, g), levels 0 to 2
-    blocks = [F.adaptive_avg_pool2d(a, 4 >> i) * a[0].numel() / (4 >> i) ** 2 for i, a in enumerate(adds)][::-1]
-    path = [torch.zeros(len(x), 2, dtype=torch.int64, device=x.device)]
-    for level in blocks[1:]:
-        children = torch.cartesian_prod(torch.arange(2), torch.arange(2)).to(x.device)  # (4, 2)
-        rows, columns = (2 * path[-1][:, None] + children).unbind(dim=-1)  # (B, 4) each
-        best = level[torch.arange(len(x))[:, None], rows, columns].argmax(dim=1)
-        path.append(2 * path[-1] + children[best])
-    return torch.stack(path, dim=1), [b.detach() for b in blocks]
-
-
 @torch.no_grad()
 def removal_curves(
-    net: nn.Module, x: Tensor, importance: Tensor, *, insertion: bool = False, steps: int = 16
+    net: nn.Module, x: Tensor, importance: Tensor, *, insertion: bool = False, steps: int = 16, fill: str = "mean"
 ) -> Tensor:
     """Share of the code's bits that are kept while the image is removed, its most important squares first.
 
-    Petsiuk et al., "RISE", BMVC 2018, with the code in place of a class. What is removed is replaced by the mean
-    colour; with `insertion`, the image starts as the mean colour and its most important squares are put back first.
-    `importance` (B, S, S) is averaged over the network's patches; equally important ones are taken in random order.
+    Petsiuk et al., "RISE", BMVC 2018, with the code in place of a class. What is removed becomes the mean colour or,
+    with `fill` "road", what `fill_in` makes of it; with `insertion` the image starts so, and its most important squares
+    are put back first. `importance` (B, S, S) is averaged over patches; equal ones are taken in random order.
 
     Returns (B, steps + 1), from the whole image to none of it (or from none to the whole), in equal steps. A good map
     makes the curve fall at once (deletion) or rise at once (insertion); compare with a random one.
     """
     check_whole("steps", steps, 1)
-    curve, g = [], net.img_size // net.patch_size
+    ways, between, g = {"mean": torch.mul, "road": fill_in}, [], net.img_size // net.patch_size
+    hide = ways[check_choice("fill", fill, ways)]
     rank = _ranks(F.adaptive_avg_pool2d(importance, g).flatten(1))  # (B, g*g)
     with frozen(net):
-        code = net(x) >= 0
-        for step in range(steps + 1):
+        ends = [net(x) >= 0, (net(0 * x[:1]) >= 0).expand(len(x), -1)]  # of all, of nothing
+        for step in range(1, steps):
             taken = (rank < round(step * g * g / steps)).view(-1, g, g).to(x)
             shown = _to_side(taken if insertion else 1 - taken, x.shape[-1])[:, None]  # (B, 1, S, S)
-            curve.append(((net(x * shown) >= 0) == code).float().mean(dim=1))
-    return torch.stack(curve, dim=1)
+            between.append(net(hide(x, shown)) >= 0)
+    codes = [ends[insertion], *between, ends[not insertion]]  # (B, K) each
+    return torch.stack([(code == ends[0]).float().mean(dim=1) for code in codes], dim=1)
+
+
+def fill_in(x: Tensor, shown: Tensor) -> Tensor:
+    """Images (B, 3, S, S) whose pixels with `shown` 0 (B, 1, S, S) become a mean of their neighbours, plus noise.
+
+    Noisy linear imputation: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods"
+    (ROAD), ICML 2022, by grad-cam. It solves a sparse system per image. An image with nothing shown becomes 0.
+    """
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+    filled = (x * shown).float().cpu()
+    for image, mask in zip(filled, shown[:, 0].float().cpu(), strict=True):
+        if 0 < mask.sum() < mask.numel():
+            image.copy_(NoisyLinearImputer()(image, mask))
+    return filled.to(x)
 
 
 def area(curve: Tensor) -> Tensor:

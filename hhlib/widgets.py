@@ -10,7 +10,7 @@ from IPython import display
 from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets import Dropdown, FileUpload, Output, SelectionSlider, fixed, interact
 from matplotlib import pyplot
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 SHARP = 2  #: pixels of a picture per pixel of the page, for fine screens
 
@@ -83,11 +83,19 @@ def upload(view: Callable, *, live: bool) -> None:
         return
     button = FileUpload(accept="image/*", description="a picture", tooltip="choose a picture of your own")
     place = Output()
+    place.append_stdout("Up to 10 MB, and up to 100 MB in a JupyterLab started by `make lab`.")
 
     def show(change) -> None:
         place.clear_output(wait=True)
-        with place, Image.open(BytesIO(change["new"][0]["content"])) as picture:
-            view(picture)
+        file = change["new"][0]
+        with place:
+            try:
+                picture = Image.open(BytesIO(file["content"]))
+            except UnidentifiedImageError:
+                print(f"{file['name']} is not a picture that can be read; JPEG, PNG, GIF, BMP and WebP can.")
+                return
+            with picture:
+                view(picture)
 
     button.observe(show, names="value")
     display.display(button, place)

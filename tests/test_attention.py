@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from timm.models.nest import Attention, blockify
@@ -54,10 +56,46 @@ def test_looking_changes_nothing_and_leaves_nothing_behind(net, images):
 
     before, state = net(images), traces()
     attention.block_attention(net, images)
-    with pytest.raises(ZeroDivisionError), attention.capture(net):
-        raise ZeroDivisionError
+    for gradients in (False, True):
+        with pytest.raises(ZeroDivisionError), attention.capture(net, gradients=gradients):
+            raise ZeroDivisionError
     assert traces() == state
     assert torch.equal(net(images), before)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_weights_for_gradients_are_those_of_the_pass_that_fused_kernels_would_take(net, images, fused):
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(module, network.BlockAttention):
+            module.fused = fused
+    with torch.no_grad(), attention.capture(net) as expected:  # without gradients, a CPU uses fused kernels too
+        net(images)
+    with torch.no_grad(), attention.capture(net, gradients=True) as found:
+        net(images)
+    assert found.keys() == expected.keys()
+    for name, weights in expected.items():
+        assert_close(found[name], weights, rtol=0, atol=1e-5)
+    assert all(m.fused is fused for m in net.modules() if isinstance(m, network.BlockAttention))
+
+
+def test_the_outputs_come_from_the_captured_weights(net, images):
+    """The gradient by one weight is what a change of that weight does, in float64."""
+    net, images, step = copy.deepcopy(net).double(), images.double().requires_grad_(), 1e-4
+    layer = net.levels[1].transformer_encoder[0].attn
+    with attention.capture(net, gradients=True) as maps:
+        z = net(images)
+        weights = attention.by_layer(net, maps)[1, 0]
+        slope = torch.autograd.grad(z.square().sum(), weights)[0][1, 0, 2, 5, 7]
+    found = []
+    for change in (step, -step):
+        place = torch.zeros_like(weights)
+        place[1, 0, 2, 5, 7] = change
+        hook = layer.attn_drop.register_forward_hook(lambda _, __, used, place=place: used + place)
+        found.append(net(images).square().sum())
+        hook.remove()
+    assert_close(slope, (found[0] - found[1]) / (2 * step), rtol=1e-4, atol=1e-9)
+    assert abs(slope) > 1e-7
 
 
 def test_an_empty_capture_is_an_error(net):
@@ -107,14 +145,6 @@ def test_received_and_entropy_of_known_attention():
     assert attention.received(one).tolist() == [1.0] + [0.0] * 7
     assert attention.entropy(even).item() == pytest.approx(3.0, abs=1e-4)
     assert attention.entropy(one).item() == pytest.approx(0.0, abs=1e-4)
-
-
-def test_distance_on_hand_placed_tokens():
-    at_itself, even = torch.eye(4), torch.full((4, 4), 0.25)  # a block of 2 x 2 tokens
-    across = torch.eye(4).flip(1)  # each looks at the one diagonally across
-    assert attention.distance(torch.stack([at_itself, across, even])).tolist() == pytest.approx(
-        [0, 2**0.5, (0 + 1 + 1 + 2**0.5) / 4]
-    )
 
 
 def full_matrix(weights):

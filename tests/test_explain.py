@@ -40,15 +40,22 @@ class OneSquare(nn.Module):
 
 def test_scores():
     z = torch.tensor([[2.0, -1.0, 0.0, -3.0]])
-    t = torch.tanh(z)[0]
-    assert explain.score(z, explain.code_target(z)).item() == pytest.approx(float(t.abs().sum()) / 4)
-    assert explain.score(z, explain.bit_target(z, 1)).item() == pytest.approx(-float(t[1]))
-    near, far = 9 * torch.tensor([[1.0, -1, 1, -1]]), 9 * torch.tensor([[1.0, 1, -1, -1]])
+    assert explain.score(z, explain.code_target(z)).item() == (2 + 1 + 0 + 3) / 4
+    assert explain.score(z, explain.bit_target(z, 1)).item() == 1
+    near, far = torch.tensor([[5.0, -1, 2, -1]]), torch.tensor([[1.0, 2, -1, -1]])
     for other, bits_apart in [(near, 0), (far, 2)]:
-        score = explain.score(9 * torch.tensor([[1.0, -1, 1, -1]]), explain.likeness_target(other))
-        assert score.item() == pytest.approx(1 - 2 * bits_apart / 4)
+        score = explain.score(torch.tensor([[1.0, -1, 1, -1]]), explain.likeness_target(other))
+        assert score.item() == 1 - 2 * bits_apart / 4
     with pytest.raises(ValueError, match="bit is 4, .* 0 to 3"):
         explain.bit_target(z, 4)
+
+
+def test_a_contrast_asks_for_the_bits_that_differ():
+    this = torch.tensor([[2.0, -1.0, 0.0, -3.0], [1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, -2.0]])
+    other = torch.tensor([[1.0, 4.0, -2.0, -1.0], [2.0, 3.0, 0.0, 1.0], [1.0, 1.0, 1.0, 5.0]])
+    target = explain.contrast_target(this, other)
+    assert target.tolist() == [[0, -1 / 2, 1 / 2, 0], [0, 0, 0, 0], [0, 0, 0, -1]]
+    assert explain.score(this, target).tolist() == [(1 + 0) / 2, 0, 2]
 
 
 class Smooth(nn.Module):
@@ -107,35 +114,52 @@ def test_grad_cam_against_its_formula(net, x, target):
     assert_close(explain.grad_cam(net, x, target, level=0), cam, rtol=1e-3, atol=1e-3)
 
 
-def test_the_tree_is_walked_to_the_best_child(net, x, target):
-    path, blocks = explain.traverse(net, x, target)
-    assert [tuple(b.shape) for b in blocks] == [(2, 1, 1), (2, 2, 2), (2, 4, 4)]
+def slopes_of_attention(net, x, target):
+    """Attention weights and the score's gradient by them: {(level, layer): two of (B, H, T, N, N)}, by plain hooks."""
+    net, used = copy.deepcopy(net), {}
+
+    def keep(weights, key):
+        weights.retain_grad()
+        used[key] = weights
+
+    for i, level in enumerate(net.levels):
+        for j, layer in enumerate(level.transformer_encoder):
+            layer.attn.attn_drop.register_forward_hook(lambda _, __, weights, key=(i, j): keep(weights, key))
+    explain.score(net(x), target).sum().backward()
+    return {key: (weights.detach(), weights.grad) for key, weights in used.items()}
+
+
+def test_weighted_attention_against_a_loop(net, x, target):
+    """From token to token, in blocks of 4 x 4 tokens: 1 block in level 2, 2 x 2 in level 1, 4 x 4 in level 0."""
+    found, layers = explain.weighted_attention(net, x, target), slopes_of_attention(net, x, target)
     for image in range(2):
-        assert path[image, 0].tolist() == [0, 0]
-        for level in (1, 2):
-            row, column = (2 * path[image, level - 1]).tolist()
-            children = blocks[level][image, row : row + 2, column : column + 2]
-            expected = divmod(int(children.argmax()), 2)
-            assert path[image, level].tolist() == [row + expected[0], column + expected[1]]
+        share = torch.full((4, 4), 1 / 16)
+        for level in (2, 1, 0):
+            if level < 2:  # a quarter to each of the four tokens below
+                share = share.repeat_interleave(2, dim=0).repeat_interleave(2, dim=1) / 4
+            for _, layer in sorted((key for key in layers if key[0] == level), reverse=True):
+                weights, slope = (tensor[image] for tensor in layers[level, layer])  # (H, T, N, N)
+                raising = (weights * slope).clamp(min=0).mean(dim=0)  # (T, N, N)
+                share = share + passed_on(share, raising)
+        share = share - 1 / 256  # without any attention
+        assert_close(found[image, ::2, ::2], share, rtol=1e-3, atol=1e-7)
+        assert share.std() > 1e-5  # something to compare
 
 
-def test_what_blocks_add_is_first_order_in_their_features(net, x, target):
-    """Scaling one block's features up a little moves the score by what the block adds."""
-    _, blocks = explain.traverse(net, x, target)
-    step = 1e-3
-    with torch.no_grad():
-        fine = net.levels[0](net.patch_embed(x))  # (2, C, 16, 16), 4 x 4 blocks
-        scores = []
-        for scale in (1 + step, 1 - step):
-            scaled = fine.double().clone()
-            scaled[:, :, 4:8, 8:12] *= scale
-            double = network.create("micro", bits=8, drop_path_rate=0.0).double().eval()
-            double.load_state_dict(net.state_dict())
-            last = double.levels[2](double.levels[1](scaled))
-            z = double.forward_head(double.norm(last.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
-            scores.append(explain.score(z, target.double()))
-    slope = (scores[0] - scores[1]) / (2 * step)
-    assert_close(blocks[2][:, 1, 2].double(), slope, rtol=1e-2, atol=1e-4)
+def passed_on(share, raising):
+    """What each token of a grid gets from those of its block: (g, g), (T, N, N) -> (g, g)."""
+    got, g = torch.zeros_like(share), len(share)
+    for row in range(g):
+        for column in range(g):
+            block = (row // 4) * (g // 4) + column // 4
+            to = raising[block, (row % 4) * 4 + column % 4].view(4, 4)
+            top, left = row - row % 4, column - column % 4
+            got[top : top + 4, left : left + 4] += share[row, column] * to
+    return got
+
+
+def test_attention_that_raises_nothing_has_no_map(net, x, target):
+    assert_close(explain.weighted_attention(net, x, 0 * target), torch.zeros(2, 32, 32), rtol=0, atol=1e-6)
 
 
 def test_removing_the_square_that_matters_first_changes_the_code_at_once():
@@ -151,6 +175,41 @@ def test_removing_the_square_that_matters_first_changes_the_code_at_once():
     assert explain.area(last).item() == pytest.approx(31 / 32)
 
 
+def test_a_square_filled_in_from_around_it_does_not_show():
+    """In an image of one colour nothing is missed, until nothing is left to fill in from."""
+    net, x = OneSquare(), torch.full((1, 3, 8, 8), -1.0)
+    importance = torch.zeros(1, 8, 8)
+    importance[:, 2:4, 4:6] = 1
+    assert explain.removal_curves(net, x, importance, steps=4, fill="road").tolist() == [[1, 1, 1, 1, 0]]
+    assert explain.removal_curves(net, x, importance, steps=4, fill="mean").tolist() == [[1, 0, 0, 0, 0]]
+
+
+def test_filling_in_keeps_what_is_shown_and_continues_a_slope():
+    down, right = torch.meshgrid(torch.arange(12.0), torch.arange(12.0), indexing="ij")
+    x = torch.stack([down - 2 * right, 5 + down, 3 * right])[None].repeat(2, 1, 1, 1)
+    shown = torch.ones(2, 1, 12, 12)
+    shown[0, :, 3:8, 4:9] = 0
+    shown[1, :, 2:4, 2:10] = 0
+    filled = explain.fill_in(x, shown)
+    hidden = (shown == 0).expand_as(x)
+    assert torch.equal(filled[~hidden], x[~hidden])
+    off = (filled - x)[hidden]
+    assert 0.005 < off.std() < 0.02  # noise of 0.01 around the slope
+    assert torch.equal(explain.fill_in(x, 0 * shown), 0 * x)
+    assert torch.equal(explain.fill_in(x, 0 * shown + 1), x)
+
+
+def test_the_noise_that_fills_in_follows_the_seed(x):
+    shown = torch.ones(2, 1, 32, 32)
+    shown[:, :, 8:20, 8:20] = 0
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        found.append(explain.fill_in(x, shown))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
 def test_equal_squares_go_in_random_order_and_others_in_theirs():
     values = torch.tensor([[1.0, 3.0, 1.0, 2.0]])
     found = set()
@@ -164,7 +223,7 @@ def traces(net):
     """What a look at the network could leave behind."""
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in net.modules()]
     parameters = [(p.requires_grad, p.grad) for p in net.parameters()]
-    return hooks, [m.training for m in net.modules()], parameters
+    return hooks, [(m.training, getattr(m, "fused", None)) for m in net.modules()], parameters
 
 
 @pytest.fixture
@@ -209,8 +268,10 @@ def same(after, before):
 def test_bad_values_are_refused(net, x, target):
     with pytest.raises(ValueError, match="squares is 5, .* 32"):
         explain.occlusion(net, x, target, squares=5)
-    with pytest.raises(ValueError, match="map is 'magic', .* rollout, gradient"):
+    with pytest.raises(ValueError, match="map is 'magic', .* occlusion, gradient"):
         explain.attribution(net, x, target, "magic")
+    with pytest.raises(ValueError, match="fill is 'grey', .* mean, road"):
+        explain.removal_curves(net, x, x[:, 0], fill="grey")
     for function in (explain.integrated_gradients, explain.removal_curves):
         with pytest.raises(ValueError, match="steps is 0"):
             function(net, x, target, steps=0)

@@ -1,5 +1,7 @@
+import re
 import subprocess
 import sys
+from base64 import b64decode
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -47,9 +49,15 @@ def test_a_figure_is_redrawn_in_its_place(monkeypatch):
     shown, updated = [], []
 
     class Place:
-        update = staticmethod(updated.append)
+        @staticmethod
+        def update(figure, raw):
+            updated.append(figure)
 
-    monkeypatch.setattr("IPython.display.display", lambda figure, display_id: shown.append(figure) or Place)
+    def display(figure, raw, display_id):
+        shown.append(figure)
+        return Place
+
+    monkeypatch.setattr("IPython.display.display", display)
     show = widgets.redrawn(lambda title: plt.figure(title))
     before = plt.get_fignums()
     for title in ("first", "second", "third"):
@@ -58,7 +66,18 @@ def test_a_figure_is_redrawn_in_its_place(monkeypatch):
     assert plt.get_fignums() == before  # none stays open
 
 
-def test_an_uploaded_picture_reaches_the_view(monkeypatch):
+def test_a_figure_is_shown_with_its_caption_as_its_text(monkeypatch):
+    figure, ax = plt.subplots(figsize=(3, 2), dpi=100, layout="none")
+    html = widgets.rendered(figure, 'Distances "d" < 4')["text/html"]
+    caption = "Distances &quot;d&quot; &lt; 4"
+    assert f'alt="{caption}"' in html
+    assert f"<figcaption>{caption}</figcaption>" in html
+    picture = Image.open(BytesIO(b64decode(re.search(r"base64,([^\"]+)", html)[1])))
+    assert picture.width // 2 == int(re.search(r'width="(\d+)"', html)[1])  # twice as fine as the page
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_an_uploaded_picture_reaches_the_view_and_any_other_file_is_refused(monkeypatch, capsys):
     shown, sizes = [], []
     monkeypatch.setattr("IPython.display.display", lambda *parts: shown.extend(parts))
     widgets.upload(lambda picture: sizes.append(picture.size), live=False)
@@ -68,4 +87,7 @@ def test_an_uploaded_picture_reaches_the_view(monkeypatch):
     Image.new("RGB", (5, 3)).save(png, "PNG")
     facts = dict(name="own.png", type="image/png", size=len(png.getvalue()), last_modified=datetime.now(UTC))
     shown[0].value = (facts | {"content": memoryview(png.getvalue())},)
+    assert sizes == [(5, 3)]
+    shown[0].value = (facts | {"name": "own.txt", "content": memoryview(b"not a picture")},)
+    assert "own.txt is not a picture" in capsys.readouterr().out
     assert sizes == [(5, 3)]

@@ -20,15 +20,15 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences a debug
 import jinja2
 import papermill
 from asking import AskingKernelManager
-from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
+from publish import NOTEBOOKS, promise, publish, title
 
 import hhlib as hh
 from hhlib.settings.reading import typed
 
 PROJECT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
-INSIDE = ("02", "05", "05b", "08")  #: pages that look inside HybridHash, and have nothing to show of another network
+INSIDE = ("02", "07", "08", "11")  #: pages that look inside HybridHash, and have nothing to show of another network
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
@@ -46,24 +46,30 @@ def main() -> int:
         return 2
     folder = experiment.run.path
     show_training_lines()
-    seconds = {}
+    start, done = time.perf_counter(), True
     for path in chosen:
-        start = time.perf_counter()
-        print(f"{path.stem} ...", flush=True)
-        if not execute(path, folder, values_for(path, of_settings, of_pages, experiment.settings)):
-            return 1
-        seconds[path.stem] = time.perf_counter() - start
-        print(f"{path.stem} done in {seconds[path.stem]:.0f} s", flush=True)
-    page = start_page(folder, seconds)
-    print(f"\nAll done in {sum(seconds.values()):.0f} s. Open this page in a browser:\n  {page}")
+        done = done and timed(path, folder, values_for(path, of_settings, of_pages, experiment.settings))
+    page = start_page(folder)
+    ending = f"All done in {time.perf_counter() - start:.0f} s." if done else "A page failed, see above."
+    print(f"\n{ending} Open this page in a browser:\n  {page}")
     print(f"It links the executed notebooks, the figures and {folder / 'metrics.json'}")
-    return 0
+    return 0 if done else 1
+
+
+def timed(path: Path, folder: Path, values: dict) -> bool:
+    """`execute`, with a line before and a line after."""
+    start = time.perf_counter()
+    print(f"{path.stem} ...", flush=True)
+    done = execute(path, folder, values)
+    if done:
+        print(f"{path.stem} done in {time.perf_counter() - start:.0f} s", flush=True)
+    return done
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = parameter_parser(__doc__)
-    parser.add_argument("--only", nargs="+", metavar="NN", help="numbers of the notebooks to run, such as 03 04b")
+    parser.add_argument("--only", nargs="+", metavar="NN", help="numbers of the notebooks to run, such as 03 04")
     return parser.parse_args()
 
 
@@ -133,7 +139,7 @@ def show_training_lines() -> None:
 
 
 def execute(path: Path, folder: Path, values: dict) -> bool:
-    """Run one notebook into the run's folder, as .ipynb and .html; False, with the reason printed, if it failed."""
+    """Run one notebook into the run's folder; False, with the reason printed, if it failed."""
     target = folder / "notebooks" / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -150,28 +156,41 @@ def execute(path: Path, folder: Path, values: dict) -> bool:
     except PapermillExecutionError as error:
         print(f"{path.name} failed: {error.ename}: {error.evalue}\nSee {target}", file=sys.stderr)
         return False
-    body, _ = HTMLExporter().from_filename(str(target))
-    target.with_suffix(".html").write_text(body, encoding="utf-8")
     return True
 
 
-def start_page(folder: Path, seconds: dict[str, float]) -> Path:
-    """Write index.html into the run's folder: the score and what must be said beside it, the notebooks, the figures."""
+def start_page(folder: Path) -> Path:
+    """Write the executed pages as .html, and index.html: the score and what must be said beside it, a card per page."""
     scores = folder / "metrics.json"
     page = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True).get_template(
         "start_page.html.j2"
     )
+    names = publish(folder / "notebooks")
+    figures = drawn(folder / "figures")
     content = page.render(
         title=f"{folder.parent.name}: {folder.name}",
         scores=json.loads(scores.read_text()) if scores.is_file() else {},
-        notebooks=[path.stem for path in sorted((folder / "notebooks").glob("*.html"))],
-        seconds=seconds,
-        figures=[path.stem for path in sorted((folder / "figures").glob("*.png"))],
+        hero=next(((name, text) for name, text in figures.items() if name.startswith("04_query")), None),
+        cards=[(name, title(name), promise(name), _first(figures, name.split("_")[0])) for name in names],
         files=[name for name in ("metrics.json", "history.csv", "run.json") if (folder / name).is_file()],
     )
     target = folder / "index.html"
     target.write_text(content, encoding="utf-8")
     return target
+
+
+def drawn(folder: Path) -> dict[str, str]:
+    """The figures of a run and their captions, by name."""
+    captions = {}
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as picture:
+            captions[path.stem] = picture.text.get("Description", "")
+    return captions
+
+
+def _first(figures: dict[str, str], number: str) -> tuple[str, str] | None:
+    """A page's first figure and its caption."""
+    return next(((name, text) for name, text in figures.items() if name.split("_")[0] == number), None)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""Executed notebooks as pages for a browser: readable on a phone and without a network, linked to each other."""
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+import nbformat
+from latex2mathml.converter import convert
+from nbconvert import HTMLExporter
+
+HERE = Path(__file__).resolve().parent
+NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("[0-9]*.ipynb"))
+#: code, which keeps its dollars, or a formula between two dollars or one
+FORMULA = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|\$(?P<line>[^$\n]+?)\$", re.DOTALL)
+LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s]+)(?=\))")
+
+
+@cache
+def title(name: str) -> str:
+    """What a page is called: its first heading."""
+    first = nbformat.read(HERE.parent / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source
+    return first.splitlines()[0].lstrip("# ")
+
+
+def promise(name: str) -> str:
+    """The first sentence below a page's heading."""
+    first = nbformat.read(HERE.parent / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source
+    text = re.sub(r"[*`]|\[(.+?)\]\(.+?\)", r"\1", first.split("\n", 1)[1].strip())
+    return re.split(r"(?<=[.?!])\s", text)[0]
+
+
+def with_formulas(text: str) -> str:
+    """Markdown with its LaTeX formulas as MathML, which browsers draw by themselves."""
+
+    def drawn(found: re.Match) -> str:
+        if found["code"]:
+            return found["code"]
+        inside = found["block"] or found["line"]
+        return convert(inside, display="block" if found["block"] else "inline")
+
+    return FORMULA.sub(drawn, text)
+
+
+def with_links(text: str, folder: Path, pages: list[str]) -> str:
+    """Markdown whose links lead to executed pages, and to the project's files from where the page is."""
+
+    def led(found: re.Match) -> str:
+        path, *place = found[0].split("#", 1)
+        target = HERE.parent / "notebooks" / path
+        if target.stem in pages and target.suffix == ".ipynb":
+            return "#".join([f"{target.stem}.html", *place])
+        return "#".join([Path(os.path.relpath(target.resolve(), folder)).as_posix(), *place])
+
+    return LINK.sub(led, text)
+
+
+def publish(folder: Path) -> list[str]:
+    """Write every executed page of a folder as .html, in reading order -> their names."""
+    names = [path.stem for path in NOTEBOOKS if (folder / path.name).is_file()]
+    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(HERE)])
+    for place, name in enumerate(names):
+        notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = with_formulas(with_links(cell.source, folder.resolve(), names))
+        around = {"before": names[place - 1] if place else "", "after": "".join(names[place + 1 : place + 2])}
+        around |= {f"{where}_title": title(other) for where, other in around.items() if other}
+        notebook.metadata["title"] = title(name)
+        body, _ = exporter.from_notebook_node(notebook, resources=around)
+        (folder / f"{name}.html").write_text(body, encoding="utf-8")
+    return names
