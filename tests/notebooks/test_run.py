@@ -99,7 +99,7 @@ def test_pages_that_look_inside_hybridhash_are_left_out_for_other_networks(monke
 
 
 def test_a_notebook_by_itself_refuses_bad_values_and_names_what_is_missing(tmp_path):
-    first, fourth = NOTEBOOKS[0], NOTEBOOKS[3]
+    first, fourth = NOTEBOOKS[1], NOTEBOOKS[4]
     for path, values, message in [
         (first, {"dataset": "cifar10", "data_dir": str(tmp_path)}, "lacks data_batch_1"),
         (fourth, {"runs_dir": str(tmp_path), "live": "false"}, "run_notebooks.py .* --only 03"),
