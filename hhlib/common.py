@@ -14,6 +14,17 @@ from typing import get_args, get_origin, get_type_hints
 MAX_BITS = 1024
 
 
+class Told:
+    """Beside an exception's class: its sentence says all, and a notebook shows it without the lines that led there."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+class Missing(Told, FileNotFoundError):
+    """A file that another page or command makes."""
+
+
 def check_bits(bits: int) -> int:
     """Return `bits` if it is a usable code length, a whole number from 1 to 1024; raise ValueError otherwise."""
     return check_whole("bits", bits, 1, MAX_BITS)

@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hhlib import data, features, losses, metrics, network, retrieval, runs, training
-from hhlib.common import resolve
-from hhlib.settings import Settings, helps, read
+from hhlib import data, features, metrics, network, retrieval, runs, training
+from hhlib.common import Missing, resolve
+from hhlib.settings import Settings, read
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.figure import Figure
 
 PARTS = ("query", "train", "database", "validation")
@@ -72,18 +71,6 @@ class Experiment:
         done, s = [word for name, word in steps.items() if self.has(name)], self.settings
         what = f"{s.named()['dataset']}: {s.method}, {s.network} network, {s.bits} bits, seed {s.seed}"
         return f"{what}, on {self.device} in {self.precision}; {' and '.join(done) or 'not trained yet'}"
-
-    def table(self) -> "pd.DataFrame":
-        """All settings to look at: one row per setting, with its value and its help text."""
-        import pandas as pd
-
-        values = vars(self.settings) | vars(self.settings.recipe)
-        rows = {name: (values[name], text) for name, text in helps().items() if name not in ("recipe", "loss", "net")}
-        rows |= {f"net.{name}": (x, "see hh.network.HybridHash") for name, x in self.settings.recipe.net.items()}
-        own = losses.hyperparameters(self.settings.method)
-        loss = losses.defaults(self.settings.method) | self.settings.recipe.loss
-        rows |= {f"loss.{name}": (loss[name], field.metadata["help"]) for name, field in own.items()}
-        return pd.DataFrame(rows, index=["value", "what it is"], dtype=object).T
 
     def has(self, name: str) -> bool:
         """Whether the run has a file already, such as "model.safetensors", "codes.npz" or "metrics.json"."""
@@ -182,17 +169,16 @@ class Experiment:
             self.__dict__.pop(name, None)  # what was looked at before training
         return self.run
 
-    def encode(self, what, *, net: nn.Module | None = None, features: bool = False) -> Tensor:
+    def encode(self, what, *, net: nn.Module | None = None) -> Tensor:
         """The network's outputs z (n, K) float32, on the CPU; a bit is z >= 0.
 
         Args:
             what: "query", "train", "database", "validation"; a `data.Part`; pictures (n, 3, S, S) uint8; a picture
                 opened by Pillow; the path of a picture, or a list of paths.
             net: another network, such as `untrained()`.
-            features: the backbone's features instead, averaged over the image, (n, D).
         """
         mean, std = self._statistics
-        how = dict(mean=mean, std=std, precision=self.precision, features=features)
+        how = dict(mean=mean, std=std, precision=self.precision)
         recipe = self.run.parameters["recipe"] if self.has("run.json") else vars(self.settings.recipe)
         how |= dict(flip=recipe["flip_average"] and self.split.flip)
         images = self._images(what)
@@ -278,7 +264,7 @@ class Experiment:
         if not self.has(name):
             pairs = [("-p", name, str(value)) for name, value in self.settings.changes().items() if name != "live"]
             command = shlex.join(["python", "tools/run_notebooks.py", *sum(pairs, ()), "--only", page])
-            raise FileNotFoundError(f"{self.run.path / name} does not exist; this makes it: {command}")
+            raise Missing(f"{self.run.path / name} does not exist; this makes it: {command}")
 
     def show(self, figure: "Figure", name: str = "", caption: str = "") -> None:
         """Show a figure with its caption and, if it has a name, keep both as figures/<name>.png in the run's folder.

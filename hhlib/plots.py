@@ -96,29 +96,12 @@ def grouped_counts(ax: Axes, counts: dict[str, np.ndarray], classes: list[str]) 
     for number, (part, count) in enumerate(counts.items()):
         place = np.arange(len(classes)) + (number - (len(counts) - 1) / 2) * width
         ax.bar(place, count, width, label=part, color=SETS[part], linewidth=0)
-    _name_classes(ax, "x", classes)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-
-
-def heat(ax: Axes, matrix: np.ndarray, classes: list[str], *, label: str) -> None:
-    """A (C, C) matrix of numbers from 0 to 1, with the numbers written in where there is room."""
-    sns.heatmap(
-        matrix, ax=ax, vmin=0, vmax=1, cmap="viridis", annot=len(classes) <= 12, fmt=".2f", annot_kws={"size": 8},
-        square=True, cbar_kws={"label": label}, xticklabels=False, yticklabels=False,
-    )  # fmt: skip
-    for side in "xy":
-        _name_classes(ax, side, classes, offset=0.5)
-
-
-def _name_classes(ax: Axes, side: str, classes: list[str], offset: float = 0.0) -> None:
-    """Names along an axis, slanted if they are long, or only how many there are if they would not fit."""
-    axis = ax.xaxis if side == "x" else ax.yaxis
     if len(classes) > 25:
-        axis.set(ticks=[], label_text=f"{len(classes)} classes")
-        return
-    slanted = side == "x" and max(map(len, classes)) > 2
-    turn = dict(rotation=45, ha="right") if slanted else dict(rotation=0, ha="center" if side == "x" else "right")
-    axis.set_ticks(np.arange(len(classes)) + offset, classes, fontsize=8, **turn)
+        ax.set(xticks=[], xlabel=f"{len(classes)} classes")
+    else:  # slanted if a name is long
+        turn = dict(rotation=45, ha="right") if max(map(len, classes)) > 2 else {}
+        ax.set_xticks(np.arange(len(classes)), classes, fontsize=8, **turn)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def lines(ax: Axes, x, y, *, label: str | None = None, **style) -> None:

@@ -50,11 +50,8 @@ def table(root: str | Path = "runs") -> pd.DataFrame:
     return pd.DataFrame([_row(run) for run in find(root)])
 
 
-def kept_table(name: str = "families") -> pd.DataFrame:
-    """A table that comes with the kit, results/<name>.csv, see results/README.md; empty without that file.
-
-    "families" has the columns of `table`.
-    """
+def kept_table(name: str) -> pd.DataFrame:
+    """A table that comes with the kit, results/<name>.csv, see results/README.md; empty without that file."""
     file = resolve(f"results/{name}.csv")
     return pd.read_csv(file) if file.is_file() else pd.DataFrame()
 

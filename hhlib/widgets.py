@@ -62,13 +62,13 @@ def show(figure, caption: str = "") -> None:
         pyplot.show()
 
 
-def redrawn(draw: Callable) -> Callable:
+def redrawn(draw: Callable, caption: str = "") -> Callable:
     """A function that shows the figure ``draw(value)``, each time in place of the one before."""
     place = None
 
     def show(value) -> None:
         nonlocal place
-        bundle = rendered(draw(value))
+        bundle = rendered(draw(value), caption)
         if place is None:
             place = display.display(bundle, raw=True, display_id=True)
         else:

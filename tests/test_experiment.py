@@ -92,7 +92,6 @@ def test_everything_is_encoded_as_the_parts_would(own, animals):
         ways = [own.encode(pictures), own.encode(files), own.encode(picture), own.encode(str(files[0]))]
     for z in ways:
         torch.testing.assert_close(z, expected[: len(z)], rtol=1e-2, atol=1e-2)  # other batches, in bf16
-    assert own.encode("query", features=True).shape == (6, own.net.num_features)
     shown, x, titles = own.pictures("query", [0, 1])
     assert shown.shape == x.shape == (2, 3, 32, 32)
     assert titles == [own.split.describe(label) for label in own.split.query.labels[:2]]
@@ -161,8 +160,14 @@ def test_figures_are_kept_by_name(own, monkeypatch):
     assert [path.name for path in (own.run.path / "figures").iterdir()] == ["one.png"]
 
 
+def test_what_is_missing_is_told_in_a_sentence_without_the_lines_that_led_there(own):
+    with pytest.raises(FileNotFoundError, match="does not exist; this makes it") as caught:
+        own.need("nothing.npz", "03")
+    assert caught.value._render_traceback_() == [str(caught.value)]  # what IPython asks an exception for
+
+
 def test_the_table_of_settings_has_every_name_once(own):
-    table = own.table()
+    table = hh.settings.table(own.settings)
     assert table.index.is_unique
     assert table.loc["epochs", "value"] == 2
     assert table.loc["loss.alpha", "value"] is None

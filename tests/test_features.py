@@ -269,7 +269,6 @@ def test_new_pictures_go_the_same_way(shared, tmp_path):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{row}.png")
     torch.testing.assert_close(ex.encode([tmp_path / f"{row}.png" for row in range(3)]), z, atol=0.02, rtol=0.02)
     torch.testing.assert_close(ex.encode(ex.split.query.subset([2])), z[2:], atol=1e-5, rtol=1e-5)
-    assert ex.encode("query", features=True).shape == (200, 1280)
     shown, vectors, _ = ex.pictures("query", [0, 1, 2])
     assert torch.equal(shown, pictures)
     torch.testing.assert_close(ex.net(vectors), z, atol=0.02, rtol=0.02)

@@ -72,7 +72,6 @@ def everything_drawn():
         pictures(1)[0], pictures(15), np.arange(15), [True, False, True] * 5, "a class", ["a class"] * 15
     )
     for draw in (
-        lambda ax: plots.heat(ax, np.eye(10), [f"class {c}" for c in range(10)], label="share"),
         lambda ax: plots.grouped_counts(ax, {"query": np.ones(10)}, [f"class {c}" for c in range(10)]),
         lambda ax: plots.against_bits(ax, [(8, dict(expected=0.5, worst=0.4, best=0.6))]),
         lambda ax: plots.distances(ax, np.array([1, 2, 4]), np.array([True, True, False]), 8),

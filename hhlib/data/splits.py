@@ -172,8 +172,8 @@ def check_disjoint(split: Split) -> None:
     """Raise ValueError if any query image is also a training or a database image."""
     for name, part in [("train", split.train), ("database", split.database)]:
         if len(shared := np.intersect1d(split.query.rows, part.rows)):
-            raise ValueError(f"{len(shared):,} of the {len(split.query):,} query images of {split.name} are also in its "
-                             f"{name} set (first: {split.query.pool.path(shared[0])}), but none may.")  # fmt: skip
+            raise ValueError(f"{len(shared):,} of the {len(split.query):,} query images of {split.name} are also in "
+                             f"its {name} set (first: {split.query.pool.path(shared[0])}), but none may.")  # fmt: skip
 
 
 def hold_out(part: Part, fraction: float, seed: int) -> tuple[Part, Part]:

@@ -10,4 +10,4 @@ before a hyper-parameter of the method; ``recipe=released`` starts from the auth
 """
 
 from hhlib.settings.fields import CHOICES, RECIPES, RELEASED, Recipe, Settings, recipe_for
-from hhlib.settings.reading import helps, read, words
+from hhlib.settings.reading import helps, read, table, words

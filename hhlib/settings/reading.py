@@ -8,6 +8,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import pandas as pd
+
 from hhlib import losses
 from hhlib import network as networks
 from hhlib.common import check_whole, nearest
@@ -19,6 +21,17 @@ WANTED = {bool: "true or false", int: "a whole number", float: "a number", NoneT
 def helps() -> dict[str, str]:
     """Every setting's name and help text: those of a run, then those of its recipe."""
     return {field.name: field.metadata["help"] for kind in (Settings, Recipe) for field in fields(kind)}
+
+
+def table(settings: Settings) -> pd.DataFrame:
+    """Settings to look at: one row per setting, with its value and its help text."""
+    values = vars(settings) | vars(settings.recipe)
+    rows = {name: (values[name], text) for name, text in helps().items() if name not in ("recipe", "loss", "net")}
+    rows |= {f"net.{name}": (x, "of the network's parts, see hh.network") for name, x in settings.recipe.net.items()}
+    loss = losses.defaults(settings.method) | settings.recipe.loss
+    own = losses.hyperparameters(settings.method)
+    rows |= {f"loss.{name}": (loss[name], field.metadata["help"]) for name, field in own.items()}
+    return pd.DataFrame(rows, index=["value", "what it is"], dtype=object).T
 
 
 def words(values: Iterable[tuple[str, Any]]) -> str:

@@ -5,7 +5,12 @@ import sys
 
 import torch
 
+from hhlib.common import Told
 from hhlib.training.scale.processes import several, together
+
+
+class Stopped(Told, KeyboardInterrupt):
+    """A training was stopped as it was asked to, and everything that was done is on disk."""
 
 
 class StopRequest:
@@ -49,4 +54,4 @@ class StopRequest:
         if self.received == signal.SIGTERM:
             print(text, file=sys.stderr)
             raise SystemExit(128 + signal.SIGTERM)
-        raise KeyboardInterrupt(text)
+        raise Stopped(text)
