@@ -166,6 +166,22 @@ def test_what_is_missing_is_told_in_a_sentence_without_the_lines_that_led_there(
     assert caught.value._render_traceback_() == [str(caught.value)]  # what IPython asks an exception for
 
 
+def test_a_kept_run_opens_with_its_network_and_codes_without_training(tmp_path):
+    ex = hh.kept("cifar10-2-64bits", data_dir=tmp_path)
+    assert (ex.settings.dataset, ex.settings.bits) == ("cifar10-2", 64)
+    assert ex.net(torch.zeros(1, 3, 32, 32)).shape == (1, 64)
+    assert ex.run.codes()["query_codes"].shape == (10_000, 8)
+    with pytest.raises(FileNotFoundError, match="no-such-run"):
+        hh.kept("no-such-run")
+
+
+def test_pages_look_at_photographs_where_there_are_some(tmp_path, own, capsys):
+    assert own.photographs() is own  # pictures of one's own
+    drawn = hh.open(dataset="digits", data_dir=tmp_path)
+    assert drawn.photographs() is drawn
+    assert "CIFAR-10 is not in" in capsys.readouterr().out
+
+
 def test_the_table_of_settings_has_every_name_once(own):
     table = hh.settings.table(own.settings)
     assert table.index.is_unique
