@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resize
 
 from hhlib import network
 from hhlib.common import check_choice, check_whole, resolve
-from hhlib.data import ImageFiles, KeptRows, Pool, Split, facts_of
+from hhlib.data import ImageFiles, KeptRows, Pool, Split, facts_of, normalise
 
 BATCH = 128  # pictures per pass
 
@@ -68,8 +68,7 @@ class Backbone:
         if x.shape[-1] != self.size:
             how = dict(interpolation=InterpolationMode(known.interpolation), antialias=self.size < x.shape[-1])
             x = resize(x, [self.size, self.size], **how).clamp(0, 255)  # (B, 3, size, size)
-        mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (known.mean, known.std))
-        x = ((x / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        x = normalise(x, known.mean, known.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.net.forward_head(self.net.forward_features(x), pre_logits=True).float().cpu()
 
@@ -85,7 +84,9 @@ class Backbone:
             OSError: if the disk has too little space.
         """
         images = pool.images
-        key = self.key | {"pictures": _which(pool)}
+        # the pictures' names or, without any, their number: one folder serves every split of a data set
+        names = pool.paths if isinstance(images, ImageFiles) else [str(tuple(images.shape))]
+        key = self.key | {"pictures": hashlib.sha256("\n".join(names).encode()).hexdigest()}
         name = f"{self.name}-{self.size}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
         shape = (len(pool.labels), self.dim)
         kept = KeptRows(resolve(folder) / name, key, shape, np.float16, facts_of(images), f"{self.name} looks")
@@ -98,9 +99,3 @@ class Backbone:
         parts = {name: type(part)(vectors, part.rows) for name, part in split.parts().items()}
         digest = hashlib.sha256(json.dumps(self.key).encode()).hexdigest()
         return replace(split, **parts, network_size=None, vectors_of=f"{self.name} {digest[:12]}")
-
-
-def _which(pool: Pool) -> str:
-    """SHA-256 of the pictures' names and number, so that one folder serves every split of a data set."""
-    names = pool.paths if isinstance(pool.images, ImageFiles) else [str(tuple(pool.images.shape))]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()

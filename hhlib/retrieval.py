@@ -9,15 +9,8 @@ from hhlib.data import Part, loader, normalise
 from hhlib.metrics import pack_signs, unpack_signs
 from hhlib.network import evaluating
 
-
-def pack(z: Tensor | np.ndarray) -> np.ndarray:
-    """Binary codes of network outputs: z (n, K) -> (n, ceil(K/8)) uint8, bit = z >= 0 (zero counts as +1)."""
-    return pack_signs(z)
-
-
-def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Packed codes (n, ceil(K/8)) uint8 -> (n, K) int8 of -1 and +1."""
-    return unpack_signs(codes, bits)
+#: Binary codes of network outputs, z (n, K) -> (n, ceil(K/8)) uint8, bit = z >= 0 (zero counts as +1); and back again.
+pack, unpack = pack_signs, unpack_signs
 
 
 @torch.inference_mode()
@@ -29,16 +22,14 @@ def encode(
     std: list[float],
     precision: str = "float32",
     batch_size: int = 500,
-    features: bool = False,
     flip: bool = False,
 ) -> Tensor:
     """The network's outputs for all images, in their order: z (n, K) float32, on the CPU; its mode is left as it was.
 
     `images` are a part of a split, or any pictures (n, 3, S, S) uint8; they are scaled to the network's input size,
     `batch_size` at a time: lower it if memory runs out. `mean` and `std` of the channels are as in training (`run.json`
-    has them). `precision` is "float32", or "bf16" for automatic mixed precision. With `features`, the result is the
-    backbone's features, averaged over the image, (n, D). `flip` gives the mean of an image's outputs and of its mirror
-    image's, for twice the work. FloatingPointError if an output is not a finite number.
+    has them). `precision` is "float32", or "bf16" for automatic mixed precision. `flip` gives the mean of an image's
+    outputs and of its mirror image's, for twice the work. FloatingPointError if an output is not a finite number.
     """
     check_choice("precision", precision, ("float32", "bf16"))
     if not len(images):
@@ -55,14 +46,12 @@ def encode(
     with evaluating(net), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for batch in batches:  # (B, 3, S, S) uint8, or vectors (B, D)
             if batch.ndim == 2:
-                x = batch.to(device).float()
-                outputs.append(x.cpu() if features else net(x).float().cpu())
+                outputs.append(net(batch.to(device).float()).float().cpu())
                 continue
             x = normalise(batch.to(device, non_blocking=True), mean, std, net.img_size)
             x = x.contiguous(memory_format=torch.channels_last)
             seen = (x, x.flip(3)) if flip else (x,)
-            z = [net.forward_features(x).mean(dim=(2, 3)) if features else net(x) for x in seen]
-            outputs.append(torch.stack(z).float().mean(dim=0).cpu())
+            outputs.append(torch.stack([net(x) for x in seen]).float().mean(dim=0).cpu())
     z = torch.cat(outputs)
     if bad := int((~z.isfinite()).any(dim=1).sum()):
         raise FloatingPointError(f"the network's outputs for {bad} of {len(z)} images are not finite numbers.")
@@ -123,6 +112,5 @@ def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
 
 def recall_of(distances: np.ndarray, exact: np.ndarray) -> float:
     """Share, 0 to 1, of distances (q, k) that are at most the k-th of an exact search, `exact` (q, k)."""
-    return float(
-        (distances <= exact[:, -1:]).mean()
-    )  # all ties count: which of them the exact search lists is arbitrary
+    # all ties count: which of them the exact search lists is arbitrary
+    return float((distances <= exact[:, -1:]).mean())

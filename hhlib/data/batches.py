@@ -73,7 +73,7 @@ def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
 
 
 def normalise(images: Tensor, mean: list[float], std: list[float], size: int | None = None) -> Tensor:
-    """(B, 3, S, S) uint8 -> float32 with about zero mean and unit spread per channel, on the images' device.
+    """(B, 3, S, S) of 0 to 255 -> float32 with about zero mean and unit spread per channel, on the images' device.
 
     `size` is the side to scale to, in pixels (bilinear; antialiased where it shrinks); None leaves S.
     """

@@ -88,11 +88,9 @@ def pretrained(name: str, *, size: int | None = None, **source) -> nn.Module:
         check_whole("image_size", size, 1)
     if name == LITE0:
         return _lite0().eval()
-    how = (source or _source(name)) | (
-        dict(img_size=size) if known.fixed_size and size not in (None, known.size) else {}
-    )
+    side = size if known.fixed_size and size != known.size else None  # timm leaves out what is None
     try:
-        return timm.create_model(name, pretrained=True, **how).eval()
+        return timm.create_model(name, pretrained=True, img_size=side, **(source or _source(name))).eval()
     except OSError as error:
         raise ConnectionError(f"the weights of {name} could not be fetched from {known.hub}: {error}") from error
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hhlib.common import check_bits, check_choice, check_share, check_whole
-from hhlib.network.backbones import Facts, as_map, facts, pretrained
+from hhlib.network.backbones import as_map, facts
 from hhlib.network.parts import HEADS, HashLayer, evaluating, last_step
-from hhlib.network.weights import MatchReport, fill
 
 
 class Head(nn.Module):
@@ -72,23 +71,16 @@ class TimmHash(nn.Module):
         known = facts(backbone, weights=False)
         check_share("drop_path_rate", drop_path_rate)
         self.bits, self.img_size = check_bits(bits), img_size or known.size
-        self.backbone = timm.create_model(known.architecture, num_classes=0, **self._options(known, drop_path_rate))
-        _, C, b, w = self._map_shape()
+        given = dict(drop_path_rate=drop_path_rate or None, img_size=self.img_size if known.fixed_size else None)
+        self.backbone = timm.create_model(known.architecture, num_classes=0, **given)  # timm leaves out what is None
+        with torch.no_grad(), evaluating(self.backbone):
+            _, C, b, w = self.forward_features(torch.zeros(1, 3, self.img_size, self.img_size)).shape
         if b != w:
             raise ValueError(f"{backbone} makes feature maps of {b} x {w}, but the hash layer needs square ones.")
         self.hash_layer = HashLayer(C, bits, grid=b, pool=b, heads=math.gcd(C, 8), variant="paper", head=head)
         for name, parameter in self.hash_layer.named_parameters():  # as in HybridHash
             if name.endswith("weight") and parameter.ndim > 1 and "last" not in name:
                 nn.init.trunc_normal_(parameter, std=0.02)
-
-    def _options(self, known: Facts, drop_path_rate: float) -> dict:
-        options = dict(drop_path_rate=drop_path_rate) if drop_path_rate else {}
-        return options | (dict(img_size=self.img_size) if known.fixed_size else {})
-
-    @torch.no_grad()
-    def _map_shape(self) -> torch.Size:
-        with evaluating(self.backbone):
-            return self.forward_features(torch.zeros(1, 3, self.img_size, self.img_size)).shape
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, S, S) -> the feature map (B, C, b, b)."""
@@ -102,14 +94,3 @@ class TimmHash(nn.Module):
         """Keep fewer numbers while training, where the backbone can."""
         if enable:
             self.backbone.set_grad_checkpointing(enable)
-
-
-def load_backbone(net: TimmHash, name: str) -> MatchReport:
-    """Fill the backbone of `net` with its pretrained weights; the hash layer stays random.
-
-    Raises:
-        ConnectionError: if the weights are neither on disk nor within reach.
-    """
-    whole = pretrained(name, size=net.img_size)
-    whole.reset_classifier(0)
-    return fill(net.backbone, whole.state_dict())

@@ -13,9 +13,9 @@ from timm.models import is_model, register_model
 
 from hhlib.common import nearest
 from hhlib.network.backbones import LITE0, Facts, facts, known_backbones, pretrained
-from hhlib.network.heads import Head, TimmHash, load_backbone
+from hhlib.network.heads import Head, TimmHash
 from hhlib.network.model import HybridHash
-from hhlib.network.weights import MatchReport, load_nest
+from hhlib.network.weights import MatchReport, fill, load_nest
 
 #: Sizes by name. base: as the authors ran it (their class default has 20 layers in the last level, their training
 #: script 15); small and tiny: NesT-S and NesT-T, for which pretrained weights exist; micro: ours, for CPUs.
@@ -104,8 +104,10 @@ def load_pretrained(net: HybridHash | TimmHash, name: str, **source) -> MatchRep
     ValueError if there are none of this size or they do not fit, ConnectionError if they cannot be downloaded.
     """
     check_pretrained(name)
-    if isinstance(net, TimmHash):
-        return load_backbone(net, name.removeprefix(TUNED))
+    if isinstance(net, TimmHash):  # its hash layer stays random
+        whole = pretrained(name.removeprefix(TUNED), size=net.img_size)
+        whole.reset_classifier(0)
+        return fill(net.backbone, whole.state_dict())
     side = net.img_size
     nest = pretrained(f"nest_{name}_jx", **source)
     net.set_input_size(nest.levels[0].block_size * 4 * net.patch_size)

@@ -63,16 +63,12 @@ def _check_network(_: str, value: str) -> None:
     networks.kind(value)
 
 
-def _check_method(name: str, value: str) -> None:
-    check_choice(name, value, losses.names())
-
-
 @dataclass(frozen=True)
 class Settings:
     """A run. The first five fields name it; the others say where things are and how they are done."""
 
     dataset: str = setting("digits", "a name of data/README.md, or a folder of pictures or lists", _check_dataset)
-    method: str = setting("hybridhash", "training method, one of hh.losses.names()", _check_method)
+    method: str = setting("hybridhash", "training method, one of hh.losses.names()", one_of(*losses.names()))
     network: str = setting("micro", "micro to base, lite0, a timm model (frozen) or timm:NAME (tuned)", _check_network)
     bits: int = setting(32, "code length, 1 to 1024", partial(check_whole, least=1, most=common.MAX_BITS))
     seed: int = setting(0, "of split and training: same seed and machine, same numbers", at_least(0))
@@ -103,15 +99,12 @@ class Settings:
 
     def changes(self) -> dict:
         """What differs from the defaults, by the names that `read` takes: {"erase": 0, "loss.alpha": 0.2}."""
-        usual, start = Settings(), recipe_for(self.dataset, method=self.method, network=self.network)
-        pairs = [(name, value, getattr(usual, name)) for name, value in vars(self).items() if name != "recipe"]
-        pairs += [
-            (name, value, getattr(start, name)) for name, value in vars(self.recipe).items() if name not in DOTTED
-        ]
+        start = recipe_for(self.dataset, method=self.method, network=self.network)
+        now, before = vars(self) | vars(self.recipe), vars(Settings()) | vars(start)
         for group in DOTTED:
-            before = getattr(start, group)
-            pairs += [(f"{group}.{name}", x, before.get(name)) for name, x in getattr(self.recipe, group).items()]
-        return {name: value for name, value, before in pairs if value != before}
+            for values in (now, before):
+                values |= {f"{group}.{name}": value for name, value in values.pop(group).items()}
+        return {name: value for name, value in now.items() if name != "recipe" and value != before.get(name)}
 
 
 #: Photographs of 224 pixels: batch, epochs and shift of the released code, our optimizer. Not run yet.

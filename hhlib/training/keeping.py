@@ -1,7 +1,6 @@
 """What training keeps after each epoch, and how it resumes from there."""
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,9 +32,14 @@ def begin(trainer: "Trainer", run: Run) -> None:
     if earlier:
         last = len(earlier["history"]) - (not earlier["tally"].get("steps"))  # the epoch it stopped in, or after
         trainer.set_image_side(last)
-        restore(trainer, earlier)
+        for name, part in _parts(trainer).items():
+            part.load_state_dict(earlier[name])
+        trainer.history, trainer.timing = earlier["history"], earlier["timing"]
+        trainer.tally = Tally(**earlier["tally"]).to(trainer.accelerator.device)
     elif trainer.accelerator.is_main_process:
-        start_afresh(run, trainer.record)
+        for name in MADE:  # before run.json: a stop from here on never mixes two runs
+            (run.path / name).unlink(missing_ok=True)
+        write_json(run.path / "run.json", trainer.record | surroundings())
 
 
 def earlier_state(run: Run, record: dict) -> dict | None:
@@ -79,35 +83,19 @@ def _differences(old: dict, new: dict, prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + name, a, b
 
 
-def start_afresh(run: Run, record: dict) -> None:
-    """Write run.json, once all that an earlier training left is gone: a stop from here on never mixes two runs."""
-    for name in MADE:
-        (run.path / name).unlink(missing_ok=True)
-    write_json(run.path / "run.json", record | surroundings())
-
-
 def _parts(trainer: "Trainer") -> dict:
     """What changes while training, and has a state of its own."""
     parts = {name: getattr(trainer, name) for name in ("net", "loss", "optimizer", "schedule", "copy", "average")}
     return {name: part for name, part in parts.items() if part is not None}
 
 
-def restore(trainer: "Trainer", stored: dict) -> None:
-    """Put a stored state back."""
-    for name, part in _parts(trainer).items():
-        part.load_state_dict(stored[name])
-    trainer.history, trainer.timing = stored["history"], stored["timing"]
-    trainer.tally = Tally(**stored["tally"]).to(trainer.accelerator.device)
-
-
 def save(trainer: "Trainer", run: Run) -> None:
     """After each epoch: history, the weights if they are the best so far, and all that is needed to resume."""
     if not trainer.accelerator.is_main_process:
         return
-    scores = [row[CHOICES[trainer.recipe.choose]] for row in trainer.history]
-    valid = [score for score in scores if not math.isnan(score)]
+    scores = pd.Series([row[CHOICES[trainer.recipe.choose]] for row in trainer.history])
     full_size = len(scores) > trainer.recipe.small_epochs
-    if full_size and (not valid or scores[-1] == max(valid)):
+    if full_size and (scores.isna().all() or scores.iloc[-1] == scores.max()):
         weights = {name: tensor.contiguous() for name, tensor in trainer.kept.state_dict().items()}
         with atomic(run.path / "model.safetensors") as draft:
             save_file(weights, draft)

@@ -32,9 +32,8 @@ def shapes(count: int = SHAPES_COUNT, seed: int = 0) -> Pool:
     are in different quarters of the image, so none hides another.
     """
     rng = np.random.default_rng([seed, 2])
-    canvas = np.repeat(rng.uniform(60, 200, (count, 1, 1, 1)), 3, axis=3)  # (n, 1, 1, 3)
-    side = SHAPES_SIZE * _SUPER
-    canvas = np.broadcast_to(canvas, (count, side, side, 3)).astype(np.float32)
+    side, ground = SHAPES_SIZE * _SUPER, rng.uniform(60, 200, (count, 1, 1, 1))
+    canvas = np.broadcast_to(ground, (count, side, side, 3)).astype(np.float32)
     labels = np.zeros((count, len(SHAPES) * len(COLOURS)), dtype=np.uint8)
     how_many = rng.integers(1, 4, count)
     quarters = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1)

@@ -7,8 +7,7 @@ one process as on eight. The price is small: a loss costs a few hundredths of a 
 
 import gc
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from uuid import uuid4
 
 import torch
@@ -78,26 +77,19 @@ def in_processes(processes: int, work: Callable, arguments: tuple) -> None:
     here = dict(min_nodes=1, max_nodes=1, nproc_per_node=processes, max_restarts=0, start_method="spawn")
     meeting = dict(run_id=uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0")
     threads = max(1, torch.get_num_threads() // processes)  # numba's must be the same as PyTorch's, see `hhlib`
-    with _handlers(), patch_environment(OMP_NUM_THREADS=threads, NUMBA_NUM_THREADS=threads):
-        try:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with patch_environment(OMP_NUM_THREADS=threads, NUMBA_NUM_THREADS=threads):
             elastic_launch(LaunchConfig(**here, **meeting), _and_leave)(work, arguments)
-        except ChildFailedError as error:
-            _, first = error.get_first_failure()
-            reason = first.message["message"] if isinstance(first.message, dict) else first.message
-            raise RuntimeError(f"training in {processes} processes failed: {reason}") from error
+    except ChildFailedError as error:
+        _, first = error.get_first_failure()
+        reason = first.message["message"] if isinstance(first.message, dict) else first.message
+        raise RuntimeError(f"training in {processes} processes failed: {reason}") from error
+    finally:  # PyTorch's launcher takes the signals and does not give them back
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _and_leave(work: Callable, arguments: tuple) -> None:
     work(*arguments)
     dist.destroy_process_group()
-
-
-@contextmanager
-def _handlers() -> Iterator[None]:
-    """Afterwards, signals do again what they did before: PyTorch's launcher takes them and does not give them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
