@@ -9,8 +9,15 @@ from hhlib.data import Part, loader, normalise
 from hhlib.metrics import pack_signs, unpack_signs
 from hhlib.network import evaluating
 
-#: Binary codes of network outputs, z (n, K) -> (n, ceil(K/8)) uint8, bit = z >= 0 (zero counts as +1); and back again.
-pack, unpack = pack_signs, unpack_signs
+
+def pack(z: Tensor | np.ndarray) -> np.ndarray:
+    """Binary codes of network outputs: z (n, K) -> (n, ceil(K/8)) uint8, bit = z >= 0 (zero counts as +1)."""
+    return pack_signs(z)
+
+
+def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Packed codes (n, ceil(K/8)) uint8 -> (n, K) int8 of -1 and +1."""
+    return unpack_signs(codes, bits)
 
 
 @torch.inference_mode()

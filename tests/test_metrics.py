@@ -405,6 +405,14 @@ def test_paired_comparison_sees_a_small_steady_gain_that_intervals_hide():
     assert noise["p_value"] > 0.05
 
 
+def test_what_rounding_leaves_between_scores_is_no_difference():
+    """Four queries differ, all on one side: 2 of the 2^4 swaps are as extreme, so p is 1/8, up to the luck of draws."""
+    b = np.random.default_rng(0).random(200)
+    a = b * (1 + 1e-15)
+    a[:4] += [0.1, 0.2, 0.03, 0.004]
+    assert metrics.compare(a, b)["p_value"] == pytest.approx(1 / 8, abs=0.013)  # four standard errors
+
+
 def test_chance_is_the_mean_over_all_orders_and_lies_above_the_share():
     query, database = np.array([0, 1]), np.array([0, 0, 1, 1, 1, 1])
     orders = [np.array(p) for p in itertools.permutations(database)]

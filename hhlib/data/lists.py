@@ -183,13 +183,11 @@ def _places(pool: Pool) -> dict[str, int]:
 def _rows(listed: ImageList, pool: Pool, place: dict[str, int]) -> np.ndarray:
     """The rows of a list's images in the pool, which must have them with the same labels: (n,)."""
     rows = np.array([place.get(path, place.get(posixpath.basename(path), -1)) for path in listed.paths])
-    if (rows < 0).any():
-        row = int(np.argmax(rows < 0))
-        raise ValueError(f"{listed.where(row)}: the data set has no image {listed.paths[row]!r}.")
+    if len(unknown := np.flatnonzero(rows < 0)):
+        raise ValueError(f"{listed.where(unknown[0])}: the data set has no image {listed.paths[unknown[0]]!r}.")
     _check_no_repeat(rows.tolist(), listed, pool.path)
-    if (differs := (pool.labels.numpy()[rows] != listed.labels).any(axis=1)).any():
-        row = int(np.argmax(differs))
-        raise ValueError(f"{listed.where(row)}: {listed.paths[row]!r} has other labels elsewhere.")
+    if len(differ := np.flatnonzero((pool.labels.numpy()[rows] != listed.labels).any(axis=1))):
+        raise ValueError(f"{listed.where(differ[0])}: {listed.paths[differ[0]]!r} has other labels elsewhere.")
     return rows
 
 

@@ -16,8 +16,8 @@ def deephash_pytorch(
     "All" is written topk = -1 and used as the end of a slice, which drops the image that is ranked last.
 
     Other code bases differ in two choices: thuml/HashNet (PyTorch) leaves queries without hits out of the mean
-    (`drop`); open-metric-learning's AP divides by min(k, all relevant) (``by="reachable"``); pytorch-metric-learning's
-    by all relevant images (``by="all"``), and it drops queries without any.
+    (`drop`); open-metric-learning's AP divides by min(k, all relevant) (``by="reachable"``), the textbook's and
+    trec_eval's by all relevant images (``by="all"``).
     """
     q, c, d, e = (np.asarray(part, float) for part in (query_codes, query_labels, database_codes, database_labels))
     if len(q) != len(c) or len(d) != len(e):

@@ -31,8 +31,9 @@ def interval(ap: ArrayLike, *, level: float = 0.95, resamples: int = 2_000, seed
 def compare(a: ArrayLike, b: ArrayLike, *, resamples: int = 9_999, seed: int = 0) -> dict[str, float]:
     """Is run A better than run B on the same queries? A paired permutation test, and how much better.
 
-    If the two were alike, each query's pair of scores could just as well be swapped; ``p_value`` is the share of such
-    swaps that give a mean difference at least as large, on either side.
+    If the two were alike, each query's pair of scores could just as well be swapped. Of the shares of swaps whose mean
+    difference is at least as large, or at most as small, ``p_value`` is twice the smaller one. Scores that differ by
+    less than 1e-9 count as equal: what rounding leaves between them would decide which swaps are "as large".
 
     Args:
         a, b: (Q,) finite scores of the same queries in the same order, Q of at least 2; resamples: at least 100.
@@ -44,6 +45,7 @@ def compare(a: ArrayLike, b: ArrayLike, *, resamples: int = 9_999, seed: int = 0
     if len(a) != len(b):
         raise ValueError(f"there are {len(a)} scores a and {len(b)} scores b, but both must be of the same queries.")
     check_whole("resamples", resamples, 100)
+    b = np.where(np.abs(a - b) < 1e-9, a, b)
     low, high = interval(a - b, seed=seed)
     how = dict(permutation_type="samples", n_resamples=resamples, batch=100, rng=np.random.default_rng(seed))
     test = stats.permutation_test((a, b), lambda x, y, axis: np.mean(x - y, axis=axis), **how)

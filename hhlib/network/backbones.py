@@ -96,19 +96,16 @@ def pretrained(name: str, *, size: int | None = None, **source) -> nn.Module:
 
 
 def _source(name: str) -> dict:
-    """Where timm finds the weights: a file that was fetched before or, once it has answered, the hub."""
+    """Where timm finds the weights: a file that was fetched before or, once it has answered, the hub.
+
+    Raises ConnectionError at once, and not after many tries, if the hub cannot be reached.
+    """
     cfg = get_pretrained_cfg(name)
     if not cfg.hf_hub_id or cfg.file:
         return {}
     found = try_to_load_from_cache(cfg.hf_hub_id, WEIGHTS)
     if isinstance(found, str):
         return dict(pretrained_cfg_overlay=dict(file=found))
-    check_hub(name)
-    return {}
-
-
-def check_hub(name: str) -> None:
-    """Raise ConnectionError at once, and not after many tries, if the hub cannot be reached."""
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
     except Exception as error:  # whatever the library beneath calls it
@@ -116,6 +113,7 @@ def check_hub(name: str) -> None:
             f"the weights of {name} are on {constants.ENDPOINT}, which cannot be reached ({error}); "
             f"network={LITE0} needs no download."
         ) from error
+    return {}
 
 
 def _lite0() -> nn.Module:

@@ -68,7 +68,7 @@ class Settings:
     """A run. The first five fields name it; the others say where things are and how they are done."""
 
     dataset: str = setting("digits", "a name of data/README.md, or a folder of pictures or lists", _check_dataset)
-    method: str = setting("hybridhash", "training method, one of hh.losses.names()", one_of(*losses.names()))
+    method: str = setting("hybridhash", "training method, one of hh.losses.names()", lambda _, x: losses.method(x))
     network: str = setting("micro", "micro to base, lite0, a timm model (frozen) or timm:NAME (tuned)", _check_network)
     bits: int = setting(32, "code length, 1 to 1024", partial(check_whole, least=1, most=common.MAX_BITS))
     seed: int = setting(0, "of split and training: same seed and machine, same numbers", at_least(0))

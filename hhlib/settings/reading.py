@@ -54,7 +54,7 @@ def read(text: str = "", **values: Any) -> Settings:
     given = _by_full_name([*split(text), *values.items()])
     start = given.pop("recipe", "ours")
     run = _typed(Settings, {name: given.pop(name) for name in list(given) if name in get_type_hints(Settings)})
-    dotted = {group: _taken(given, group) for group in DOTTED}
+    dotted = {name: given.pop(name) for name in list(given) if "." in name}
     changes, settings = _typed(Recipe, given), Settings(**run)
     if not isinstance(start, Recipe):
         start = recipe_for(settings.dataset, method=settings.method, network=settings.network, start=start)
@@ -62,16 +62,11 @@ def read(text: str = "", **values: Any) -> Settings:
         changes["small_epochs"] = start.small_epochs * check_whole("epochs", changes["epochs"], 1) // start.epochs
     kinds = {"loss": {name: field.type for name, field in losses.hyperparameters(settings.method).items()}}
     kinds["net"] = networks.options(settings.network)
-    for group, values in dotted.items():
-        read = {name: typed(f"{group}.{name}", x, kinds[group].get(name, str)) for name, x in values.items()}
-        changes[group] = getattr(start, group) | read
+    changes |= {group: dict(getattr(start, group)) for group in DOTTED}
+    for name, value in dotted.items():
+        group, _, option = name.partition(".")
+        changes[group][option] = typed(name, value, kinds[group].get(option, str))
     return replace(settings, recipe=replace(start, **changes))
-
-
-def _taken(given: dict[str, Any], group: str) -> dict[str, Any]:
-    """Take what belongs to a group out of `given`: {"net.stem": "conv", ...} -> {"stem": "conv"}."""
-    names = [name for name in given if name.startswith(f"{group}.")]
-    return {name.removeprefix(f"{group}."): given.pop(name) for name in names}
 
 
 def split(text: str) -> list[tuple[str, str]]:

@@ -67,8 +67,7 @@ def earlier_state(run: Run, record: dict) -> dict | None:
 
 def _comparable(record: dict) -> dict:
     """A record in which the hyper-parameters of the loss have all their values; as JSON, which knows no tuples."""
-    record = json.loads(json.dumps(record))
-    usual = json.loads(json.dumps(losses.defaults(record["parameters"]["method"])))
+    record, usual = json.loads(json.dumps([record, losses.defaults(record["parameters"]["method"])]))
     record["parameters"]["recipe"]["loss"] = usual | record["parameters"]["recipe"]["loss"]
     record["loss"] = usual | record["loss"]
     return record

@@ -69,7 +69,6 @@ def optimizer_for(net: nn.Module, loss: Method, recipe: Recipe) -> torch.optim.O
     decays = [p for name, p in parameters if p.ndim > 1 and "pos_embed" not in name]
     stays = [p for name, p in parameters if p.ndim == 1 or "pos_embed" in name]
     groups = [{"params": decays, "weight_decay": decay}, {"params": stays, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "muon":
         return Muon(groups, lr=rate, nesterov=True, betas=(0.9, 0.99), fallback_lr_scale=0.25)
     return torch.optim.AdamW(groups, lr=rate, fused=True)

@@ -76,7 +76,9 @@ class Trainer:
         x = self.network_input(images, index)  # (B, 3, S, S) float
         z = self.forward(x)  # (B, K), before squashing
         if self.loss.remembers:
-            self.loss.remember(self._of_copy(x), index)
+            with torch.inference_mode():
+                remembered = together(self.copy(x))  # (B, K), of the slowly moving copy
+            self.loss.remember(remembered, index)
         loss = self.loss(z, labels, index)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
@@ -101,11 +103,6 @@ class Trainer:
         images = data.augment(images, **how, flip=flip, generator=self.generator)
         x = data.normalise(images, self.mean, self.std, self.split.image_size)
         return F.avg_pool2d(x, 2) if self.net.img_size < self.split.image_size else x
-
-    @torch.inference_mode()
-    def _of_copy(self, x: Tensor) -> Tensor:
-        """What the slowly moving copy of the network says to a batch: (B, K)."""
-        return together(self.copy(x))
 
     def epoch(self, number: int, stop: StopRequest) -> bool:
         """One pass over the training images, or what a stop has left of it -> whether it reached its end.
@@ -158,10 +155,8 @@ class Trainer:
 
     def set_image_side(self, epoch: int) -> None:
         """Let the network expect the images of this epoch: at half their side in the first ones, then at full."""
-        if networks.kind(self.settings.network) != "hybridhash":
-            return
         side = self.split.image_size // (2 if epoch < self.recipe.small_epochs else 1)
-        if self.net.img_size == side:
+        if self.net.img_size in (None, side):  # None: the head of a frozen backbone, which sees no images
             return
         setup.resize(self.net, side, self.optimizer, self.copies())
         self.forward = None  # an earlier wrapper would average the gradients a second time
@@ -190,11 +185,6 @@ class Trainer:
         how = dict(precision=self.precision, flip=self.recipe.flip_average and self.split.flip)
         z = retrieval.encode(self.kept, part, mean=self.mean, std=self.std, **how)
         return retrieval.pack(z), part.labels.numpy()
-
-    def _due(self, epoch: int) -> bool:
-        """Whether to look at the scores: every few epochs and after the last, once images have their full size."""
-        due = (epoch + 1) % self.recipe.validate_every == 0 or epoch + 1 == self.recipe.epochs
-        return due and epoch >= self.recipe.small_epochs
 
     def fit(self, run: Run, reports: Iterable[Report] = (print_line,)) -> None:
         """Train until the last epoch, keeping all that is needed to resume after each; see `training.fit`."""
@@ -226,11 +216,12 @@ class Trainer:
             ) from error
 
     def _close(self, epoch: int, began: float) -> None:
-        """Write down what an epoch brought."""
+        """Write down what an epoch brought; scores every few epochs and after the last, once images have full size."""
         row = {"epoch": epoch + 1} | self.tally.means() | {"learning_rate": self.schedule.get_last_lr()[0]}
         nothing = {"validation_map": math.nan, "distinct_codes": math.nan}
         nothing |= {"query_map": math.nan} if self.recipe.choose == "queries" else {}
-        self.history.append(row | (self.validate() if self._due(epoch) else nothing))
+        due = (epoch + 1) % self.recipe.validate_every == 0 or epoch + 1 == self.recipe.epochs
+        self.history.append(row | (self.validate() if due and epoch >= self.recipe.small_epochs else nothing))
         self.timing.append({"epoch": epoch + 1, "seconds": time.perf_counter() - began})
         self.tally = Tally()
 
