@@ -1,4 +1,4 @@
-"""Train as notebook 3 does, without the notebook: on several GPUs or machines, or wherever no notebook should be.
+"""Train as page 3 does, without the page: on several GPUs or machines, or wherever no notebook should run.
 
     python tools/train.py -p dataset cifar10 -p bits 16 -p loss.alpha 0.2
     torchrun --nproc-per-node 8 tools/train.py -p dataset imagenet -p lists FOLDER -p network base
