@@ -44,7 +44,7 @@ def control(name: str, values: Iterable):
 def rendered(figure, caption: str = "") -> dict[str, str]:
     """A figure as what a page shows: a picture with its caption below, which is also its text for a screen reader."""
     picture = BytesIO()
-    figure.savefig(picture, dpi=SHARP * figure.dpi, bbox_inches="tight")
+    figure.savefig(picture, dpi=SHARP * figure.dpi, bbox_inches="tight", pad_inches=0)
     pyplot.close(figure)
     width = int.from_bytes(picture.getvalue()[16:20], "big") // SHARP  # of the screen; a PNG's header has its own
     source = f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}"
