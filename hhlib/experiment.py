@@ -48,9 +48,7 @@ def kept(name: str, **where: Any) -> "Experiment":
     """
     run = runs.Run(f"results/{name}")
     named = {key: run.parameters[key] for key in ("dataset", "method", "network", "bits", "seed")}
-    ex = open(**named, **where)
-    ex.run = run
-    return ex
+    return Experiment(read(**named, **where), run)
 
 
 class Experiment:
@@ -58,12 +56,12 @@ class Experiment:
 
     Attributes:
         settings: what it is.
-        run: its folder.
+        run: its folder, by default the one that the settings name.
     """
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, run: runs.Run | None = None):
         self.settings = settings
-        self.run = runs.Run(runs.folder(settings))
+        self.run = run or runs.Run(runs.folder(settings))
         self.device = training.choose_device(settings.device)
 
     def __repr__(self) -> str:

@@ -46,7 +46,7 @@ def rendered(figure, caption: str = "") -> dict[str, str]:
     picture = BytesIO()
     figure.savefig(picture, dpi=SHARP * figure.dpi, bbox_inches="tight", pad_inches=0)
     pyplot.close(figure)
-    width = int.from_bytes(picture.getvalue()[16:20], "big") // SHARP  # of the screen; a PNG's header has its own
+    width = Image.open(picture).width // SHARP
     source = f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}"
     image = f'<img src="{source}" width="{width}" style="max-width: 100%; height: auto" alt="{escape(caption)}">'
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""

@@ -37,8 +37,7 @@ def keep(ex: hh.Experiment, folder: Path, weights: bool) -> dict:
         shutil.copyfile(ex.run.path / "metrics.json", folder / "metrics.json")
         return scores
     rounded(ex.run.path / "model.safetensors", folder / "model.safetensors")
-    kept = hh.Experiment(ex.settings)
-    kept.run = hh.runs.Run(folder)
+    kept = hh.Experiment(ex.settings, hh.runs.Run(folder))
     (folder / "codes.npz").unlink(missing_ok=True)
     return kept.evaluate()
 

@@ -17,17 +17,12 @@ LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s]+)(?=\))")
 
 
 @cache
-def title(name: str) -> str:
-    """What a page is called: its first heading."""
+def opening(name: str) -> tuple[str, str]:
+    """What a page is called, its heading; and what it promises, the first sentence below."""
     first = nbformat.read(HERE.parent / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source
-    return first.splitlines()[0].lstrip("# ")
-
-
-def promise(name: str) -> str:
-    """The first sentence below a page's heading."""
-    first = nbformat.read(HERE.parent / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source
-    text = re.sub(r"[*`]|\[(.+?)\]\(.+?\)", r"\1", first.split("\n", 1)[1].strip())
-    return re.split(r"(?<=[.?!])\s", text)[0]
+    heading, text = first.split("\n", 1)
+    text = re.sub(r"[*`]|\[(.+?)\]\(.+?\)", r"\1", text.strip())
+    return heading.lstrip("# "), re.split(r"(?<=[.?!])\s", text)[0]
 
 
 def with_formulas(text: str) -> str:
@@ -65,8 +60,8 @@ def publish(folder: Path) -> list[str]:
             if cell.cell_type == "markdown":
                 cell.source = with_formulas(with_links(cell.source, folder.resolve(), names))
         around = {"before": names[place - 1] if place else "", "after": "".join(names[place + 1 : place + 2])}
-        around |= {f"{where}_title": title(other) for where, other in around.items() if other}
-        notebook.metadata["title"] = title(name)
+        around |= {f"{where}_title": opening(other)[0] for where, other in around.items() if other}
+        notebook.metadata["title"], _ = opening(name)
         body, _ = exporter.from_notebook_node(notebook, resources=around)
         (folder / f"{name}.html").write_text(body, encoding="utf-8")
     return names

@@ -22,7 +22,7 @@ import papermill
 from asking import AskingKernelManager
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
-from publish import NOTEBOOKS, promise, publish, title
+from publish import NOTEBOOKS, opening, publish
 
 import hhlib as hh
 from hhlib.settings.reading import typed
@@ -46,10 +46,11 @@ def main() -> int:
         return 2
     folder = experiment.run.path
     show_training_lines()
-    start, done = time.perf_counter(), True
-    for path in chosen:
-        done = done and timed(path, folder, values_for(path, of_settings, of_pages, experiment.settings))
-    page = start_page(folder)
+    start = time.perf_counter()
+    try:  # the first page that fails is the last
+        done = all(timed(path, folder, values_for(path, of_settings, of_pages, experiment.settings)) for path in chosen)
+    finally:  # what was executed can be read, even after Ctrl-C
+        page = start_page(folder)
     ending = f"All done in {time.perf_counter() - start:.0f} s." if done else "A page failed, see above."
     print(f"\n{ending} Open this page in a browser:\n  {page}")
     print(f"It links the executed notebooks, the figures and {folder / 'metrics.json'}")
@@ -171,7 +172,7 @@ def start_page(folder: Path) -> Path:
         title=f"{folder.parent.name}: {folder.name}",
         scores=json.loads(scores.read_text()) if scores.is_file() else {},
         hero=next(((name, text) for name, text in figures.items() if name.startswith("04_query")), None),
-        cards=[(name, title(name), promise(name), _first(figures, name.split("_")[0])) for name in names],
+        cards=[(name, *opening(name), _first(figures, name.split("_")[0])) for name in names],
         files=[name for name in ("metrics.json", "history.csv", "run.json") if (folder / name).is_file()],
     )
     target = folder / "index.html"

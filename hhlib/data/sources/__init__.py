@@ -11,8 +11,8 @@ from hhlib.data.splits import Pool
 
 __all__ = ["DRAWN", "FILES", "MEMORY", "archives", "cifar10", "digits", "pool_of", "shapes"]
 
+DRAWN = ("digits", "shapes")  #: data sets that show no photographs
 #: Data sets whose images are kept in memory at their own size: name -> f(root).
-DRAWN = ("digits", "shapes")  #: no photographs
 MEMORY = {"digits": lambda root: digits(), "shapes": lambda root: shapes(), "cifar10": cifar10}
 #: Data sets whose images are opened when they are used, cut and scaled to one size: name -> f(root, size).
 FILES = {
