@@ -1,17 +1,21 @@
 # run: the notebooks, in order, on handwritten digits    lab: the notebooks in JupyterLab    test: all checks
+# batch: many runs and one table    verify: the scores of all kept codes again
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
 BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab test strip clean
+.PHONY: run lab batch test strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
 
 lab: .venv/installed
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks --ServerApp.tornado_settings="$(LARGE)"
+
+batch: .venv/installed-batch
+	@$(BIN)/python tools/batch.py $(or $(BATCH),batches/small.yml) $(ARGS)
 
 test: .venv/installed-test
 	$(BIN)/ruff check .
@@ -30,6 +34,10 @@ clean:
 	$(PYTHON) -m venv .venv
 	@echo "Installing into .venv: a few minutes and a few GB the first time."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-batch: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[batch]"
 	@touch $@
 
 .venv/installed-test: .venv/installed

@@ -103,10 +103,18 @@ def surroundings() -> dict:
         "git_commit": git.stdout.strip() or None,
         "machine": {
             "system": platform.platform(),
+            "cpu": _cpu(),
             "cpu_threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+def _cpu() -> str:
+    """The processor's name, where the system says it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
 
 
 class Run:

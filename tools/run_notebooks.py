@@ -13,6 +13,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences a debugger's note in every kernel
@@ -20,6 +22,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences a debug
 import jinja2
 import papermill
 from asking import AskingKernelManager
+from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 from publish import NOTEBOOKS, opening, publish
@@ -47,14 +50,32 @@ def main() -> int:
     folder = experiment.run.path
     show_training_lines()
     start = time.perf_counter()
-    try:  # the first page that fails is the last
-        done = all(timed(path, folder, values_for(path, of_settings, of_pages, experiment.settings)) for path in chosen)
-    finally:  # what was executed can be read, even after Ctrl-C
-        page = start_page(folder)
+    with alone(folder):
+        try:  # the first page that fails is the last
+            values = [values_for(path, of_settings, of_pages, experiment.settings) for path in chosen]
+            done = all(timed(path, folder, given) for path, given in zip(chosen, values, strict=True))
+        finally:  # what was executed can be read, even after Ctrl-C
+            page = start_page(folder)
     ending = f"All done in {time.perf_counter() - start:.0f} s." if done else "A page failed, see above."
     print(f"\n{ending} Open this page in a browser:\n  {page}")
     print(f"It links the executed notebooks, the figures and {folder / 'metrics.json'}")
     return 0 if done else 1
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process works in a run's folder; a process lets go of it when it ends, even if killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another process works in {folder}; waiting for it to end.", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def timed(path: Path, folder: Path, values: dict) -> bool:

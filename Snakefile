@@ -1,0 +1,53 @@
+# The batch: every combination of data sets, methods, networks, bits and seeds in a small YAML file, as notebooks, runs
+# and one table. `python tools/batch.py FILE` calls this, and says the same in one command; plain Snakemake works too:
+#
+#     snakemake --cores 2 --config batch=batches/small.yml
+#
+# How it runs is in profiles/: `profiles/default` is used here, `--workflow-profile profiles/slurm` on a cluster.
+import shlex
+import sys
+
+sys.path.insert(0, workflow.basedir + "/tools")
+import batch as batches
+
+BATCH = batches.read(config.get("batch", "batches/small.yml"), str(config.get("settings", "")))
+JOBS = {job.folder: job for job in BATCH.jobs}
+TABLE = shlex.join(["python", "tools/batch_table.py", f"{BATCH.folder}/table", *JOBS])
+
+
+rule all:
+    localrule: True
+    input:
+        f"{BATCH.folder}/table.csv",
+
+
+# What is written last says that a run is finished. A run that was stopped resumes from its folder, which stays.
+rule run:
+    output:
+        "{folder}/pages.json",
+    wildcard_constraints:
+        folder="|".join(JOBS),
+    log:
+        "{folder}/job.log",
+    params:
+        words=lambda wildcards: JOBS[wildcards.folder].words,
+    threads: BATCH.resources["threads"]
+    resources:
+        **{name: value for name, value in BATCH.resources.items() if name != "threads" and value},
+    shell:
+        "python tools/job.py {params.words} >> {log} 2>&1"
+
+
+rule table:
+    localrule: True
+    input:
+        expand("{folder}/pages.json", folder=JOBS),
+    output:
+        multiext(f"{BATCH.folder}/table", ".csv", ".md", ".tex", ".png"),
+    shell:
+        TABLE
+
+
+onerror:
+    # What is finished makes a table too.
+    shell(TABLE)

@@ -1,0 +1,227 @@
+"""Run a batch: every combination of data sets, methods, networks, bits and seeds that a small YAML file lists.
+
+    python tools/batch.py batches/small.yml [-p NAME VALUE]... [--dry-run] [--cores 2]
+    python tools/batch.py batches/small.yml --profile slurm        (profiles/slurm; or kubernetes, or your own)
+
+Snakemake runs the jobs, each through the notebooks, as `make run` does. What is finished is not run again, what was
+stopped resumes; a job that fails does not stop the others, and is named at the end. `-p` takes settings for all
+jobs, as everywhere; a list replaces that of the file: -p bits "16 32". The table of all finished runs is kept as
+runs/<file's name>/table.csv, .md, .tex and .png. `--dry-run` lists the jobs and checks data, weights, memory and time.
+"""
+
+import argparse
+import hashlib
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+from run_notebooks import PROJECT, choose, parameter_parser
+
+import hhlib as hh
+from hhlib.common import check_choice, check_whole, nearest
+
+GRID = ("dataset", "method", "network", "bits", "seed")  #: a batch runs every combination of these
+KEYS = (*GRID, "settings", "pages", "resources")
+RESOURCES = {"threads": 1, "mem_mb": 4000, "runtime": 60, "gpu": 0}  #: of a job; runtime in minutes
+#: Settings that say where and how a run is done, but change nothing in its result.
+WHERE = ("data_dir", "runs_dir", "download", "cache", "device", "processes", "tensorboard", "resume", "live")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a batch."""
+
+    variant: str  #: the name of its settings in the file
+    settings: hh.settings.Settings
+    pages: tuple[str, ...]  #: numbers of the notebooks
+
+    @cached_property
+    def folder(self) -> str:
+        """The run's folder; relative to the project, where it is inside.
+
+        A part of its name is made from all settings that can change the result: a run with other settings has another
+        folder, so nothing finished is ever overwritten, and a setting that is changed back finds what it had.
+        """
+        path = hh.runs.folder(self.settings)
+        return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+
+    @property
+    def words(self) -> str:
+        """What the command line of `tools/job.py` gets."""
+        values = hh.settings.words(self.settings.changes().items())
+        return shlex.join(["--only", *self.pages, "-p", "settings", values])
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its pages have been executed."""
+        return (PROJECT / self.folder / "pages.json").is_file()
+
+    def __str__(self) -> str:
+        name = self.settings.named()
+        text = "{dataset}: {method}, {network} network, {bits} bits, seed {seed}".format(**name)
+        return f"{text}, {self.variant}" if self.variant else text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a file asks for."""
+
+    name: str
+    jobs: list[Job]
+    resources: dict
+
+    @property
+    def folder(self) -> str:
+        """Where the table is kept."""
+        return f"{self.jobs[0].settings.runs_dir.rsplit('/', 2)[0]}/{self.name}"
+
+
+def read(path: str | Path, given: str = "") -> Batch:
+    """A batch from its file and from settings that count for all jobs, as text: "data_dir=/big bits=16,32".
+
+    Raises:
+        FileNotFoundError: without such a file.
+        ValueError: for what is no YAML, a key or a page that does not exist, a value that does not fit, or jobs that
+            are the same.
+    """
+    path = PROJECT / path
+    content = _content(path)
+    own = dict(hh.settings.reading.split(given))
+    grid = {name: _values(name, own.pop(name, content.get(name, _usual(name)))) for name in GRID}
+    variants = content.get("settings") or ""
+    variants = variants if isinstance(variants, dict) else {"": variants}
+    pages = tuple(str(page).zfill(2) for page in content.get("pages", ("03", "04")))
+    choose(list(pages))
+    jobs = [
+        Job(name, _settings(text, own, dict(zip(GRID, values, strict=True))), pages)
+        for values in product(*grid.values())
+        for name, text in variants.items()
+    ]
+    for job in jobs:
+        if same := [other for other in jobs if other is not job and other.folder == job.folder]:
+            raise ValueError(f"{path} asks for the same run twice: {job}; {same[0]}.")
+    return Batch(path.stem, jobs, _resources(content.get("resources") or {}))
+
+
+def _content(path: Path) -> dict:
+    """The file as a dict with known keys."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no batch {path}; batches/ holds those that come with the kit.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold names and values, such as bits: [16, 32].")
+    for key in content:
+        if key not in KEYS:
+            raise ValueError(f"{path} has {key!r}, but it may have {', '.join(KEYS)}.{nearest(key, KEYS)}")
+    return content
+
+
+def _usual(name: str) -> object:
+    return getattr(hh.settings.Settings(), name)
+
+
+def _values(name: str, given: object) -> list[str]:
+    """One value, a list, or text with commas or blanks between values -> a list without repeats."""
+    values = given if isinstance(given, list) else str(given).replace(",", " ").split()
+    found = list(dict.fromkeys(map(str, values)))
+    if not found:
+        raise ValueError(f"{name} is empty, but a batch needs at least one.")
+    return found
+
+
+def _settings(text: str, own: dict, named: dict) -> hh.settings.Settings:
+    """The settings of one job, in a folder named by them."""
+    values = dict(hh.settings.reading.split(text)) | own  # the last one counts
+    settings = hh.settings.read(hh.settings.words(values.items()), **named)
+    decides = {key: value for key, value in vars(settings).items() if key not in (*WHERE, *GRID)}
+    digest = hashlib.sha256(str(sorted(decides.items(), key=str)).encode()).hexdigest()[:8]
+    return replace(settings, runs_dir=f"{settings.runs_dir}/batch/{digest}")
+
+
+def _resources(given: dict) -> dict:
+    for name, value in given.items():
+        check_choice("resources", name, RESOURCES)
+        check_whole(name, value, 0 if name == "gpu" else 1)
+    return RESOURCES | given
+
+
+def snakemake(given: argparse.Namespace, text: str) -> int:
+    """Run Snakemake on the project's Snakefile; -> its exit code."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--nolock"]
+    command += [
+        "--config",
+        f"batch={given.file}",
+        f"settings={text}",
+        "--workflow-profile",
+        f"profiles/{given.profile}",
+    ]
+    if given.profile == "default":
+        command += ["--cores", str(given.cores or os.cpu_count())]
+    here = str(Path(sys.executable).parent)  # so that `python` is this one in every job
+    path = os.pathsep.join([here, os.environ.get("PATH", "")])
+    return subprocess.run([*command, *given.more], cwd=PROJECT, env=os.environ | {"PATH": path}).returncode
+
+
+def report(batch: Batch) -> None:
+    """Say which jobs are not finished, and where their logs are."""
+    missing = [job for job in batch.jobs if not job.finished]
+    print(f"\n{len(batch.jobs) - len(missing)} of {len(batch.jobs)} runs are finished.", end="")
+    print(" The same command runs the others:" if missing else f" The table: {batch.folder}/table.md")
+    for job in missing:
+        log = PROJECT / job.folder / "job.log"
+        print(f"  {job}", f"({job.folder}/job.log)" if log.is_file() else "(not started)")
+
+
+def parse() -> argparse.Namespace:
+    """The command line; what it does not know goes to Snakemake."""
+    parser = parameter_parser(__doc__)
+    parser.add_argument("file", help="such as batches/small.yml")
+    parser.add_argument("--profile", default="default", help="a folder of profiles/: default, slurm, kubernetes")
+    parser.add_argument("--cores", type=int, help="cores of this machine to use; default: all")
+    parser.add_argument("--dry-run", action="store_true", help="list and check, but run nothing")
+    given, given.more = parser.parse_known_args()
+    return given
+
+
+def main() -> int:
+    """Run a batch; -> 0, 1 if a job failed, 2 for a request that is wrong."""
+    os.chdir(PROJECT)
+    given = parse()
+    text = hh.settings.words(given.parameter)
+    try:
+        batch = read(given.file, text)
+        check_choice("profile", given.profile, [path.name for path in sorted((PROJECT / "profiles").iterdir())])
+        if given.dry_run:
+            from preflight import check
+
+            return check(batch)
+        with FileLock(_lock(batch), timeout=0):  # let go by the system when this process ends, however it ends
+            code = snakemake(given, text)
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Timeout:
+        print(f"another process runs a batch of this project ({_lock(batch)}).", file=sys.stderr)
+        return 2
+    report(batch)
+    return int(code != 0)
+
+
+def _lock(batch: Batch) -> Path:
+    path = PROJECT / batch.folder / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

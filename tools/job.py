@@ -1,0 +1,34 @@
+"""One job of a batch: the notebooks of one run, then `pages.json` in its folder, which says that they are done.
+
+    python tools/job.py --only 03 04 -p settings "dataset=digits bits=16"
+
+It prints a line with the time when it starts and one when it ends, for the job's log.
+"""
+
+import sys
+import time
+
+import run_notebooks
+
+import hhlib as hh
+
+
+def main() -> int:
+    """Run the notebooks; -> the exit code of `run_notebooks`."""
+    start = time.perf_counter()
+    _say("started")
+    code = run_notebooks.main()
+    if code == 0:
+        given = run_notebooks.parse()
+        run = hh.open(hh.settings.words(run_notebooks.sort_out(given.parameter)[0])).run
+        hh.runs.write_json(run.path / "pages.json", {"pages": given.only, "seconds": time.perf_counter() - start})
+    _say(f"ended after {time.perf_counter() - start:.0f} s with exit code {code}")
+    return code
+
+
+def _say(what: str) -> None:
+    print(f"job {what}, {time.strftime('%Y-%m-%d %H:%M:%S')}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
