@@ -137,15 +137,6 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
     return figure
 
 
-def against_bits(ax: Axes, scores: list[tuple[int, dict]]) -> None:
-    """mAP of several runs over their code length, with the range that tie orders could give: (bits, map) each."""
-    bits, maps = zip(*sorted(scores, key=lambda pair: pair[0]), strict=True)
-    ax.plot(bits, [m["expected"] for m in maps], marker="o", label="expected")
-    ax.fill_between(bits, [m["worst"] for m in maps], [m["best"] for m in maps], alpha=0.25, label="worst to best")
-    ax.set(xlabel="bits", ylabel="mAP", ylim=(0, 1.02))
-    ax.legend(loc="lower right", fontsize=8)
-
-
 def distances(ax: Axes, distance: np.ndarray, similar: np.ndarray, bits: int, *, title: str = "") -> None:
     """Two piles of Hamming distances (pairs,), one of `similar` pairs (pairs,) bool, one of the others."""
     for which, colour, label in [(similar, RIGHT, "similar"), (~similar, WRONG, "dissimilar")]:

@@ -15,6 +15,7 @@ import json
 import math
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,32 +23,37 @@ import numpy as np
 import pandas as pd
 import torch
 
-from hhlib import losses
+from hhlib import data, losses
 from hhlib import network as networks
 from hhlib.common import atomic, resolve
-from hhlib.settings import Recipe, Settings, words
+from hhlib.settings import Recipe, Settings, read, words
 
+NAMED = ("dataset", "method", "network", "bits", "seed")  #: what names a run
 PACKAGES = ("torch", "timm", "accelerate", "faiss-cpu", "scikit-learn", "numpy")
 
 
 def folder(settings: Settings) -> Path:
     """Where a run with these settings is: <runs_dir>/<data set>/<method>-<network>-<bits>bits-seed<n>."""
     name = settings.named()
-    return (
-        resolve(settings.runs_dir)
-        / name["dataset"]
-        / "{method}-{network}-{bits}bits-seed{seed}".format(**name).replace(":", "-")
-    )
+    last = "{method}-{network}-{bits}bits-seed{seed}".format(**name).replace(":", "-")
+    return resolve(settings.runs_dir) / name["dataset"] / last
 
 
-def find(root: str | Path = "runs", made: str = "metrics.json") -> list["Run"]:
-    """All runs below a folder that have a file (by default: that have been evaluated), in the order of their names."""
-    return [Run(path.parent) for path in sorted(resolve(root).glob(f"*/*/{made}"))]
+def find(root: str | Path = "runs", made: str = "metrics.json", *, deep: bool = False) -> list["Run"]:
+    """All runs <root>/<data set>/<run> that have a file (by default: that have been evaluated), in the order of their
+    names; deep: all at any depth, with those of batches and kept ones."""
+    return [Run(path.parent) for path in sorted(resolve(root).glob(f"**/{made}" if deep else f"*/*/{made}"))]
 
 
-def table(root: str | Path = "runs") -> pd.DataFrame:
-    """One row per evaluated run below a folder: what it was, its scores, its median seconds per epoch."""
-    return pd.DataFrame([_row(run) for run in find(root)])
+def table(where: "str | Path | Iterable[Run]" = "runs") -> pd.DataFrame:
+    """One row per evaluated run, at any depth below a folder or of those given, see `row`; broken ones are named."""
+    found = []
+    for run in find(where, deep=True) if isinstance(where, str | Path) else where:
+        try:
+            found.append(row(run))
+        except (LookupError, TypeError, ValueError, OSError) as error:
+            print(f"{run.path} is left out: {type(error).__name__}: {error}")
+    return pd.DataFrame(found)
 
 
 def kept_table(name: str) -> pd.DataFrame:
@@ -56,35 +62,38 @@ def kept_table(name: str) -> pd.DataFrame:
     return pd.read_csv(file) if file.is_file() else pd.DataFrame()
 
 
-def optimism(history: pd.DataFrame) -> float:
-    """Points of mAP (hundredths) by which choosing the epoch on the queries beats an honest choice, on the validation
-    part: the best query score of all epochs, minus that of the epoch with the best validation score.
+def row(run: "Run") -> dict:
+    """What a run was and gave, as plain values: what names it, its split, settings, scores, versions and machine.
 
-    NaN where the history lacks one of the two.
+    What older versions did not keep is None or NaN. Raises FileNotFoundError, KeyError, ValueError for a broken run.
     """
-    both = history.dropna(subset=["validation_map", "query_map"]) if "query_map" in history else history[:0]
-    if not len(both):
-        return math.nan
-    return 100 * float(both["query_map"].max() - both["query_map"][both["validation_map"].idxmax()])
+    record, scores, timing, pages = run.record, run.metrics(), run.path / "timing.csv", run.path / "pages.json"
+    parameters, where, facts = record["parameters"], record.get("machine", {}), record.get("data", {})
+    history = run.history() if (run.path / "history.csv").is_file() else pd.DataFrame(columns=["validation_map"])
+    found = {name: parameters[name] for name in NAMED} | {"family": losses.method(parameters["method"]).family}
+    found |= {"variant": json.loads(pages.read_text())["variant"] if pages.is_file() else ""}  # its name in a batch
+    found |= {"settings": settings_of(record), "fingerprint": facts.get("fingerprint")}
+    found |= {part: facts.get("sizes", {}).get(part) for part in ("query", "train", "database")}
+    found |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
+    found |= dict(zip(("low", "high"), scores.get("interval", (math.nan, math.nan)), strict=True))
+    found |= {"chance": scores.get("chance", math.nan), "topk": scores.get("topk")}
+    found |= {"validation": history["validation_map"].max(), "chosen_on": parameters["recipe"]["choose"]}
+    found |= {"database_codes_learnt": scores.get("database_codes_learnt", False)}
+    found |= {"minutes": pd.read_csv(timing)["seconds"].sum() / 60 if timing.is_file() else math.nan}
+    found |= {"epochs": parameters["recipe"]["epochs"], "precision": parameters.get("precision")}
+    found |= {name: record.get("packages", {}).get(name) for name in ("torch", "timm")}
+    found |= {name: record.get(name) for name in ("python", "git_commit")}
+    return found | {name: where.get(name) for name in ("system", "cpu", "cpu_threads", "gpu")}
 
 
-def _row(run: "Run") -> dict:
-    parameters, scores, timing = run.parameters, run.metrics(), run.path / "timing.csv"
-    row = {name: parameters[name] for name in ("dataset", "method", "network", "bits", "seed")}
-    row |= {"family": losses.method(row["method"]).family}
-    row |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
-    row["chosen_on"] = parameters["recipe"]["choose"]
-    row["database_codes_learnt"] = scores.get("database_codes_learnt", False)
-    row["seconds_an_epoch"] = pd.read_csv(timing)["seconds"].median() if timing.is_file() else math.nan
-    row |= {"loss": changed(row["method"], parameters["recipe"]["loss"]), "epochs": parameters["recipe"]["epochs"]}
-    return row | {"git_commit": run.record["git_commit"]}
-
-
-def changed(method: str, loss: dict) -> str:
-    """Hyper-parameters other than those a training starts from, as settings: "loss.alpha=0.5", or nothing."""
-    usual = losses.defaults(method)
-    wanted = usual | losses.method(method).recommended
-    return words((f"loss.{name}", x) for name, x in sorted((usual | loss).items()) if x != wanted[name])
+def settings_of(record: dict) -> str:
+    """What differs from the settings that such a run starts from: `hh.open(text, dataset=..., ...)` repeats it."""
+    named = {name: record["parameters"][name] for name in NAMED}
+    if named["dataset"] not in data.names():  # a folder of pictures, which may be elsewhere now
+        named.pop("dataset")
+    size = record["model"]["img_size"] if networks.kind(named["network"]) == "tuned" else None
+    settings = read(**named, image_size=size, recipe=Recipe(**record["parameters"]["recipe"]))
+    return words((name, value) for name, value in settings.changes().items() if name not in named)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -112,9 +121,8 @@ def surroundings() -> dict:
 
 def _cpu() -> str:
     """The processor's name, where the system says it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    return next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
+    told = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
+    return next((x.split(": ")[1] for x in told.splitlines() if x.startswith("model name")), platform.processor())
 
 
 class Run:

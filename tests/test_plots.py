@@ -73,7 +73,6 @@ def everything_drawn():
     )
     for draw in (
         lambda ax: plots.grouped_counts(ax, {"query": np.ones(10)}, [f"class {c}" for c in range(10)]),
-        lambda ax: plots.against_bits(ax, [(8, dict(expected=0.5, worst=0.4, best=0.6))]),
         lambda ax: plots.distances(ax, np.array([1, 2, 4]), np.array([True, True, False]), 8),
         lambda ax: plots.attention_map(ax, np.eye(8), blocks=2, title="map"),
         lambda ax: plots.signed_map(ax, np.eye(8), title="map"),

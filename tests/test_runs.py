@@ -1,7 +1,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from hhlib import common, runs, settings
@@ -64,28 +63,57 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def evaluated(path, seed=0, expected=0.5, **recipe):
+    """A run folder as an older version left it: no facts of the data, no machine."""
+    run = runs.Run(path)
+    parameters = dict(dataset="digits", method="csq", network="micro", bits=12, seed=seed)
+    parameters["recipe"] = {"loss": {}, "epochs": 3} | recipe
+    runs.write_json(path / "run.json", {"parameters": parameters, "git_commit": "abc"})
+    (path / "timing.csv").write_text("epoch,seconds\n1,20.0\n2,30.0\n3,40.0\n")
+    run.save_metrics({"map": dict(expected=expected, worst=0.1, best=0.9, database_order=0.5)})
+    return run
+
+
 def test_the_table_has_one_row_for_each_evaluated_run(tmp_path):
-    for seed, expected, loss in [(0, 0.5, {}), (1, 0.7, {"quantisation": 0.05})]:
-        run = runs.Run(tmp_path / "digits" / f"csq-micro-12bits-seed{seed}")
-        parameters = dict(dataset="digits", method="csq", network="micro", bits=12, seed=seed)
-        parameters["recipe"] = {"loss": loss, "epochs": 3}
-        runs.write_json(run.path / "run.json", {"parameters": parameters, "git_commit": "abc"})
-        (run.path / "timing.csv").write_text("epoch,seconds\n1,2.0\n2,3.0\n3,9.0\n")
-        if seed == 0:
-            assert runs.table(tmp_path).empty  # not evaluated yet
-        run.save_metrics({"map": dict(expected=expected, worst=0.1, best=0.9, database_order=0.5)})
-    table = runs.table(tmp_path)
+    runs.write_json(tmp_path / "digits" / "csq-micro-12bits-seed7" / "run.json", {})  # not evaluated yet
+    assert runs.table(tmp_path).empty
+    evaluated(tmp_path / "digits" / "csq-micro-12bits-seed0")
+    deep = tmp_path / "batch" / "0123abcd" / "digits" / "csq-micro-12bits-seed1"
+    evaluated(deep, seed=1, expected=0.7, loss={"quantisation": 0.05}, flip=False)
+    runs.write_json(deep / "pages.json", {"variant": "stiff"})
+    table = runs.table(tmp_path).set_index("seed").sort_index()
     assert table["expected"].tolist() == [0.5, 0.7]
-    assert table["seed"].tolist() == [0, 1]
-    assert table["seconds_an_epoch"].tolist() == [3.0, 3.0]
+    assert table["minutes"].tolist() == [1.5, 1.5]
     assert set(table["family"]) == {"central"}
-    assert table["loss"].tolist() == ["", "loss.quantisation=0.05"]
+    assert table["variant"].tolist() == ["", "stiff"]
+    again = settings.read(table.loc[1, "settings"], dataset="digits", method="csq", bits=12)
+    assert again.recipe.loss["quantisation"] == 0.05
+    assert not again.recipe.flip
 
 
-def test_what_differs_from_the_usual_start_is_said():
-    assert runs.changed("hybridhash", {"alpha": None}) == ""
-    assert runs.changed("hybridhash", {}) == "loss.alpha=0.5"  # as released, and as runs of older versions were
-    assert runs.changed("hybridhash", {"alpha": 0.15, "unseen": "skip"}) == "loss.alpha=0.15"
+def test_runs_that_cannot_be_read_are_named_and_left_out(tmp_path, capsys):
+    evaluated(tmp_path / "digits" / "good")
+    for name, file, content in [
+        ("no_record", "run.json", None),
+        ("cut_short", "metrics.json", '{"map": {"exp'),
+        ("old", "metrics.json", '{"mAP": 0.5}'),
+        ("odd", "run.json", '{"parameters": {"dataset": "digits", "method": "none", "recipe": {}}}'),
+        ("list", "run.json", "[1, 2]"),
+    ]:
+        path = evaluated(tmp_path / "digits" / name).path / file
+        path.unlink() if content is None else path.write_text(content)
+    assert len(runs.table(tmp_path)) == 1
+    said = capsys.readouterr().out
+    for name in ("no_record", "cut_short", "old", "odd", "list"):
+        assert f"{name} is left out: " in said
+
+
+@pytest.mark.parametrize("folder", sorted((common.resolve("results")).glob("*/run.json")), ids=lambda p: p.parent.name)
+def test_the_settings_of_a_kept_run_are_those_it_was_trained_with(folder):
+    run = runs.Run(folder.parent)
+    named = {name: run.parameters[name] for name in runs.NAMED}
+    again = settings.read(runs.settings_of(run.record), **named)
+    assert json.loads(json.dumps(vars(again.recipe))) == run.parameters["recipe"]
 
 
 def test_a_record_from_an_older_version_is_read_with_its_old_defaults(tmp_path):
@@ -95,10 +123,3 @@ def test_a_record_from_an_older_version_is_read_with_its_old_defaults(tmp_path):
     assert run.record["model"] == {"name": "micro", "bits": 12}
     assert run.parameters["recipe"]["optimizer"] == "adamw"
     assert run.parameters["recipe"]["epochs"] == 3
-
-
-def test_optimism_is_what_choosing_on_the_queries_adds():
-    history = pd.DataFrame({"validation_map": [0.5, np.nan, 0.8, 0.7], "query_map": [0.4, 0.99, 0.6, 0.65]})
-    assert runs.optimism(history) == pytest.approx(5.0)  # 0.65, less 0.60 of the epoch that validation chose
-    assert np.isnan(runs.optimism(history[["validation_map"]]))
-    assert np.isnan(runs.optimism(history[1:2]))

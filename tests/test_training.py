@@ -237,7 +237,7 @@ def test_the_best_epoch_is_kept(choose, split, tmp_path):
     assert equal == [False, True, False]
 
 
-def test_the_released_way_of_choosing_is_marked_and_its_optimism_told(split, tmp_path):
+def test_the_released_way_of_choosing_keeps_the_epoch_that_is_best_on_the_queries(split, tmp_path):
     run = fit(split, tmp_path, choose="queries", precision="float32")
     assert run.parameters["recipe"]["choose"] == "queries"
     history = run.history()

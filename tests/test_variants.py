@@ -88,3 +88,10 @@ def test_gains_are_of_the_same_seed(variants):
     assert table.loc["b", "expected_std"] == pytest.approx(0.5 / 2**0.5)
     assert table.loc["b", "p_value"] < 0.001
     assert np.isnan(table.loc["a", "p_value"])
+
+
+def test_optimism_is_what_choosing_on_the_queries_adds(variants):
+    history = pd.DataFrame({"validation_map": [0.5, np.nan, 0.8, 0.7], "query_map": [0.4, 0.99, 0.6, 0.65]})
+    assert variants.optimism(history) == pytest.approx(0.05)  # 0.65, less 0.60 of the epoch that validation chose
+    assert np.isnan(variants.optimism(history[["validation_map"]]))
+    assert np.isnan(variants.optimism(history[1:2]))

@@ -56,7 +56,7 @@ class Job:
     def words(self) -> str:
         """What the command line of `tools/job.py` gets."""
         values = hh.settings.words(self.settings.changes().items())
-        return shlex.join(["--only", *self.pages, "-p", "settings", values])
+        return shlex.join(["--variant", self.variant, "--only", *self.pages, "-p", "settings", values])
 
     @property
     def finished(self) -> bool:

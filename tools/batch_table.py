@@ -2,7 +2,7 @@
 
     python tools/batch_table.py TARGET RUN_FOLDER ...        writes TARGET.csv, .md, .tex and .png
 
-Folders without scores are left out, those that are broken are left out and named.
+Folders without scores are left out; broken ones too, and those are named.
 """
 
 import sys
@@ -14,7 +14,6 @@ import matplotlib
 matplotlib.use("agg")
 import pandas as pd
 import seaborn as sns
-from rows import row
 
 import hhlib as hh
 from hhlib.common import atomic
@@ -22,23 +21,10 @@ from hhlib.common import atomic
 SAME = ["dataset", "method", "network", "bits"]  #: runs that differ in nothing else are averaged
 
 
-def rows(folders: Iterable[str | Path]) -> pd.DataFrame:
-    """One row per run that has scores."""
-    found = []
-    for folder in folders:
-        run = hh.runs.Run(folder)
-        if not (run.path / "metrics.json").is_file():
-            continue
-        try:
-            found.append(row(run))
-        except (KeyError, ValueError, OSError) as error:
-            print(f"{folder} is left out: {type(error).__name__} {error}", file=sys.stderr)
-    return pd.DataFrame(found)
-
-
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per kind of run: mean and standard deviation over seeds, the mean range of tie orders, chance."""
-    kinds = [*SAME, "settings"] if table["settings"].nunique() > 1 else SAME
+    told = "variant" if (table["variant"] != "").any() else "settings"
+    kinds = [*SAME, told] if table[told].nunique() > 1 else SAME
     scores = table.groupby(kinds, sort=False)
     found = scores["expected"].agg(["mean", "std", "count"])
     for name in ("worst", "best", "chance", "minutes"):
@@ -64,7 +50,8 @@ def figure(table: pd.DataFrame):
 
 def write(target: str | Path, folders: Iterable[str | Path]) -> pd.DataFrame:
     """Write all four files."""
-    table, target = rows(folders), Path(target)
+    runs = [hh.runs.Run(folder) for folder in folders]
+    table, target = hh.runs.table(run for run in runs if (run.path / "metrics.json").is_file()), Path(target)
     short = summary(table)
     rounded = short.round(dict.fromkeys(("mAP", "± over seeds", "worst", "best", "chance"), 3) | {"minutes": 1})
     texts = {".csv": table.to_csv(index=False), ".md": rounded.to_markdown(index=False) + "\n"}
