@@ -2,32 +2,46 @@
 
     python tools/job.py --variant ours --only 03 04 -p settings "dataset=digits bits=16"
 
-It takes what `run_notebooks.py` takes, and the name that the batch's file has for these settings. It prints a line with
-the time when it starts and one when it ends, for the job's log.
+It takes what `run_notebooks.py` takes, and the name that the batch's file has for these settings. For the job's log, it
+prints a line with the time when it starts and one when it ends.
 """
 
-import argparse
+import os
 import sys
 import time
 
-import run_notebooks
+from run_notebooks import PROJECT, Request, alone, request_parser, run
 
 import hhlib as hh
 
 
 def main() -> int:
-    """Run the notebooks; -> the exit code of `run_notebooks`."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--variant", default="")
-    own, sys.argv[1:] = parser.parse_known_args()
+    """Run the notebooks; -> the exit code of `run_notebooks.py`."""
+    os.chdir(PROJECT)
+    parser = request_parser(__doc__)
+    parser.add_argument("--variant", default="", help="the name of these settings in the batch's file")
+    given = parser.parse_args()
+    try:
+        request = Request(given)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    folder = request.experiment.run.path
+    with alone(folder):
+        if (folder / "pages.json").is_file():  # by a job that outlived the batch that started it
+            print("another process has finished this run.")
+            return 0
+        return timed(request, given)
+
+
+def timed(request: Request, given) -> int:
+    """Run the pages, and write down that they are done."""
     start = time.perf_counter()
     _say("started")
-    code = run_notebooks.main()
+    code = run(request)
     if code == 0:
-        given = run_notebooks.parse()
-        run = hh.open(hh.settings.words(run_notebooks.sort_out(given.parameter)[0])).run
-        done = {"variant": own.variant, "pages": given.only, "seconds": time.perf_counter() - start}
-        hh.runs.write_json(run.path / "pages.json", done)
+        done = {"variant": given.variant, "pages": given.only, "seconds": time.perf_counter() - start}
+        hh.runs.write_json(request.experiment.run.path / "pages.json", done)
     _say(f"ended after {time.perf_counter() - start:.0f} s with exit code {code}")
     return code
 

@@ -38,24 +38,44 @@ TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 def main() -> int:
     """Run what the command line asks for; the exit code is 0, 1 if a notebook failed, 2 for a request that is wrong."""
     os.chdir(PROJECT)  # where the notebooks' relative paths start
-    arguments = parse()
     try:
-        chosen = choose(arguments.only)
-        of_settings, of_pages = sort_out(arguments.parameter)
-        experiment = hh.open(hh.settings.words(of_settings))
-        chosen = suited(chosen, experiment.settings.network)
+        request = Request(request_parser(__doc__).parse_args())
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    folder = experiment.run.path
+    with alone(request.experiment.run.path):
+        return run(request)
+
+
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+        experiment: the run.
+        pages: its notebooks, with the parameters that each gets.
+
+    Raises:
+        ValueError: for a name or a number that does not exist, or a value that does not fit.
+    """
+
+    def __init__(self, arguments: argparse.Namespace):
+        chosen = choose(arguments.only)
+        of_settings, of_pages = sort_out(arguments.parameter)
+        self.experiment = hh.open(hh.settings.words(of_settings))
+        settings = self.experiment.settings
+        chosen = suited(chosen, settings.network)
+        self.pages = {path: values_for(path, of_settings, of_pages, settings) for path in chosen}
+
+
+def run(request: Request) -> int:
+    """Run the pages, in order, until one fails -> 0, or 1 if one failed."""
+    folder = request.experiment.run.path
     show_training_lines()
     start = time.perf_counter()
-    with alone(folder):
-        try:  # the first page that fails is the last
-            values = [values_for(path, of_settings, of_pages, experiment.settings) for path in chosen]
-            done = all(timed(path, folder, given) for path, given in zip(chosen, values, strict=True))
-        finally:  # what was executed can be read, even after Ctrl-C
-            page = start_page(folder)
+    try:  # the first page that fails is the last
+        done = all(timed(path, folder, values) for path, values in request.pages.items())
+    finally:  # what was executed can be read, even after Ctrl-C
+        page = start_page(folder)
     ending = f"All done in {time.perf_counter() - start:.0f} s." if done else "A page failed, see above."
     print(f"\n{ending} Open this page in a browser:\n  {page}")
     print(f"It links the executed notebooks, the figures and {folder / 'metrics.json'}")
@@ -88,11 +108,11 @@ def timed(path: Path, folder: Path, values: dict) -> bool:
     return done
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = parameter_parser(__doc__)
+def request_parser(description: str) -> argparse.ArgumentParser:
+    """A command line that takes settings and numbers of pages."""
+    parser = parameter_parser(description)
     parser.add_argument("--only", nargs="+", metavar="NN", help="numbers of the notebooks to run, such as 03 04")
-    return parser.parse_args()
+    return parser
 
 
 def parameter_parser(description: str) -> argparse.ArgumentParser:
