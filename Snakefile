@@ -18,7 +18,8 @@ TABLE = shlex.join(["python", "tools/batch_table.py", f"{BATCH.folder}/table", *
 rule all:
     localrule: True
     input:
-        f"{BATCH.folder}/table.csv",
+        expand("{folder}/pages.json", folder=JOBS),
+        f"{BATCH.folder}/table.csv" if BATCH.scored else [],
 
 
 # What is written last says that a run is finished. A run that was stopped resumes from its folder, which stays.

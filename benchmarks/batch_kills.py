@@ -2,10 +2,10 @@
 
     python benchmarks/batch_kills.py [batches/small.yml] [--kills 3] [-p NAME VALUE]...
 
-`tools/batch.py` is started, killed with SIGKILL after a random time (in turn with all its children, and without its jobs,
-which then outlive it), and started again; the last start ends by itself. Then the logs of the jobs are counted: each job
-must have ended exactly once, and only jobs that a kill interrupted may have started more than once. The runs land in a
-fresh folder, which stays if something is wrong.
+`tools/batch.py` is started, killed with SIGKILL after a random time (in turn with all its children, and without its
+jobs, which then outlive it), and started again; the last start ends by itself. Then the logs of the jobs are counted:
+each job must have ended exactly once, and only jobs that a kill interrupted may have started more than once. The runs
+land in a fresh folder, which stays if something is wrong.
 """
 
 import argparse

@@ -27,6 +27,8 @@ from run_notebooks import PROJECT, choose, parameter_parser
 import hhlib as hh
 from hhlib.common import check_choice, check_whole, nearest
 
+os.environ.pop("NUMBA_NUM_THREADS", None)  # hhlib has set it for this process, but a job has its own threads
+
 GRID = ("dataset", "method", "network", "bits", "seed")  #: a batch runs every combination of these
 KEYS = (*GRID, "settings", "pages", "resources")
 RESOURCES = {"threads": 1, "mem_mb": 4000, "runtime": 60, "gpu": 0}  #: of a job; runtime in minutes
@@ -76,6 +78,11 @@ class Batch:
     name: str
     jobs: list[Job]
     resources: dict
+
+    @property
+    def scored(self) -> bool:
+        """Whether its pages make scores, and so a table."""
+        return "04" in self.jobs[0].pages
 
     @property
     def folder(self) -> str:
@@ -173,13 +180,21 @@ def snakemake(given: argparse.Namespace, text: str) -> int:
 
 
 def report(batch: Batch) -> None:
-    """Say which jobs are not finished, and where their logs are."""
+    """Say which jobs are not finished, and why."""
     missing = [job for job in batch.jobs if not job.finished]
     print(f"\n{len(batch.jobs) - len(missing)} of {len(batch.jobs)} runs are finished.", end="")
     print(" The same command runs the others:" if missing else f" The table: {batch.folder}/table.md")
     for job in missing:
-        log = PROJECT / job.folder / "job.log"
-        print(f"  {job}", f"({job.folder}/job.log)" if log.is_file() else "(not started)")
+        print(f"  {job}: {_reason(PROJECT / job.folder / 'job.log')}")
+
+
+def _reason(log: Path) -> str:
+    """What the log of a job says last, and where it is."""
+    if not log.is_file():
+        return "not started"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    failed = [line for line in lines[-20:] if " failed: " in line]
+    return f"{(failed or lines or ['stopped'])[-1]} ({log})"
 
 
 def parse() -> argparse.Namespace:

@@ -1,0 +1,93 @@
+"""Write a run or a data set's split for others, in a format that their programs know.
+
+    python tools/export.py run -p dataset digits -p bits 32 TARGET    # a run, as an RO-Crate
+    python tools/export.py run results/digits-32bits TARGET           # a run, by its folder
+    python tools/export.py dataset -p dataset cifar10 TARGET          # who is in which part, as Croissant
+
+TARGET is a new folder or, if it ends in .zip, a new archive. Settings say which run and which data set, as everywhere.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from run_notebooks import parameter_parser
+
+import hhlib as hh
+from hhlib.common import resolve
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes the target, or is packed into it, only if everything went well.
+
+    Raises:
+        ValueError: if the target is there already.
+    """
+    if target.exists():
+        raise ValueError(f"{target} exists already, but it must be a new folder or a new file that ends in .zip.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as draft:
+        folder = Path(draft) / target.stem
+        yield folder
+        made = shutil.make_archive(str(folder), "zip", folder) if target.suffix == ".zip" else folder
+        Path(made).replace(target)
+
+
+def export_run(given: argparse.Namespace, target: Path) -> list[str]:
+    """A run's crate -> nothing to remark."""
+    from crate import write
+
+    if given.folder and given.parameter:
+        raise ValueError(f"{given.folder} and -p both say which run, but only one of them may.")
+    if given.folder:
+        run = hh.runs.Run(given.folder)
+        run.need("run.json", "training")
+    else:
+        experiment = hh.open(hh.settings.words(given.parameter))
+        experiment.need("run.json", "03")
+        run = experiment.run
+    with whole(target) as folder:
+        write(run, folder)
+    return []
+
+
+def export_dataset(given: argparse.Namespace, target: Path) -> list[str]:
+    """A split's description -> what is missing that Croissant recommends."""
+    from croissant import write
+
+    if given.folder:
+        raise ValueError(f"{given.folder} is one path too many: a data set is named by -p dataset {given.folder}.")
+    settings = hh.settings.read(hh.settings.words(given.parameter))
+    own = settings.dataset not in hh.data.names() and hh.data.holds_lists(resolve(settings.dataset))
+    with whole(target) as folder:
+        return write(hh.Experiment(settings).split, folder, drawn=not (settings.lists or own))
+
+
+def main() -> int:
+    """Export what the command line asks for; 2 if it asks for what does not exist."""
+    parser = parameter_parser(__doc__)
+    parser.add_argument("kind", choices=("run", "dataset"))
+    parser.add_argument("folder", nargs="?", help="of the run, instead of settings")
+    parser.add_argument("target")
+    given = parser.parse_args()
+    target = resolve(given.target)
+    try:
+        remarks = {"run": export_run, "dataset": export_dataset}[given.kind](given, target)
+    except ModuleNotFoundError as error:
+        how = "python -m pip install --constraint constraints.txt '.[export]'"
+        print(f"{error.name.split('.')[0]} is not installed; this installs it: {how}", file=sys.stderr)
+        return 2
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(target, *remarks, sep="\n  ")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
