@@ -9,9 +9,11 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,25 +36,24 @@ def check(batch) -> int:
     print(f"{len(batch.jobs)} runs: {len(batch.jobs) - len(todo)} are finished, {len(todo)} are to do")
     for job in todo:
         print(f"  {job}")
-    problems = [] if not todo else [*told(data(job.settings) for job in distinct(todo, of_data))]
+    problems = told(data(job.settings) for job in distinct(todo, of_data))
     problems += told(weights(job.settings) for job in distinct(todo, of_weights))
-    if not problems:
-        problems += told(needs(todo))
+    if todo and not problems:
+        problems += told([needs(todo)])
     for problem in problems:
         print(f"MISSING  {problem}")
     print("Not ready." if problems else "Ready: the same command without --dry-run runs it.")
     return int(bool(problems))
 
 
-def told(findings: Iterable[Iterator[str]] | Iterator[str]) -> list[str]:
-    """Print findings as they come; -> the sentences of what was missing."""
+def told(findings: Iterable[Iterator[str]]) -> list[str]:
+    """Print what is found, as it comes; -> what is missing: the lines that begin with "! "."""
     problems = []
-    for finding in findings:
-        for line in [finding] if isinstance(finding, str) else finding:
-            if line.startswith("! "):
-                problems.append(line[2:])
-            else:
-                print(line, flush=True)
+    for line in chain.from_iterable(findings):
+        if line.startswith("! "):
+            problems.append(line[2:])
+        else:
+            print(line, flush=True)
     return problems
 
 
@@ -83,15 +84,17 @@ def of_cost(s: Settings) -> tuple:
 def data(settings: Settings) -> Iterator[str]:
     """What is found of a data set."""
     try:
-        split = hh.Experiment(settings).split
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the audit below says the same
+            split = hh.Experiment(settings).split
     except (ValueError, FileNotFoundError) as error:
         yield f"! {error}"
         return
     sizes = ", ".join(f"{size:,} {part}" for part, size in split.sizes.items())
-    verdict = hh.data.audit(split)["verdict"]
+    yield f"data     {split.name}: {sizes}"
+    yield from (f"         {problem}" for problem in hh.data.audit(split)["problems"])
     images = split.query.pool.images
     if not isinstance(images, hh.data.ImageFiles):
-        yield f"data     {split.name}: {sizes}; in memory; {verdict}"
         return
     rows = np.unique(np.concatenate([part.rows.numpy() for part in split.parts().values()]))
     absent = [row for row in rows.tolist() if not (images.root / images.paths[row]).is_file()]
@@ -104,7 +107,7 @@ def data(settings: Settings) -> Iterator[str]:
     except ValueError as error:
         yield f"! {error}"
         return
-    yield f"data     {split.name}: {sizes}; all {len(rows):,} pictures are there, {len(sample)} were opened; {verdict}"
+    yield f"         all {len(rows):,} pictures are there, {len(sample)} were opened"
 
 
 def weights(settings: Settings) -> Iterator[str]:
