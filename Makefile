@@ -1,11 +1,12 @@
 # run: the notebooks, in order, on handwritten digits    lab: the notebooks in JupyterLab    test: all checks
+# verify: the scores of all kept codes, computed again
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
 BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab test strip clean
+.PHONY: run lab test verify strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -18,6 +19,9 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+verify: .venv/installed
+	@$(BIN)/python tools/verify.py $(ARGS)
 
 strip: .venv/installed-test
 	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb

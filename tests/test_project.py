@@ -161,21 +161,6 @@ def test_one_comment_says_the_same_in_every_notebook_type_included():
             assert types.setdefault(name, parameter["inferred_type_name"]) == parameter["inferred_type_name"]
 
 
-RESULTS = sorted((PROJECT / "results").glob("*/metrics.json"))
-
-
-def test_every_score_in_the_readme_comes_from_a_kept_run():
-    rows = re.findall(r"^\| \[[\w-]+\]\(results/([\w-]+)\) .*$", (PROJECT / "README.md").read_text(), re.MULTILINE)
-    assert sorted(rows) == [path.parent.name for path in RESULTS]
-    for path in RESULTS:
-        line = next(x for x in (PROJECT / "README.md").read_text().splitlines() if f"(results/{path.parent.name})" in x)
-        scores = json.loads(path.read_text())
-        run = json.loads((path.parent / "run.json").read_text())
-        for kind in ("expected", "worst", "best"):
-            assert f"{scores['map'][kind]:.3f}" in line, kind
-        assert f"| {run['parameters']['bits']} |" in line
-
-
 def test_the_readme_quotes_the_seeds_of_cifar10():
     rows = kept_table("cifar10").groupby("bits")["expected"]
     for bits, scores in rows:
@@ -211,16 +196,6 @@ def test_the_best_of_five_trainings_is_used():
         best = [settings.read(text).recipe for text in rows[rows["expected"] == rows["expected"].max()]["run"]]
         used = settings.read(row["run"]).recipe
         assert (used.learning_rate, used.loss) in [(recipe.learning_rate, recipe.loss) for recipe in best]
-
-
-def test_the_table_of_methods_is_quoted_right():
-    rows = kept_table("fair").groupby(["method", "dataset", "bits"])["expected"]
-    mean, spread = rows.mean(), rows.std()
-    quoted = re.findall(r"^\| (\w+) \| (.* ± .*) \|$", (PROJECT / "results" / "README.md").read_text(), re.MULTILINE)
-    assert {method for method, _ in quoted} == set(losses.names(nested=False))
-    for method, cells in quoted:
-        keys = [(method, dataset, bits) for dataset in ("cifar10", "clothes-validation") for bits in (16, 32, 64)]
-        assert cells.split(" | ") == [f"{mean[key]:.3f} ± {spread[key]:.3f}" for key in keys], method
 
 
 def prose(page):

@@ -1,0 +1,97 @@
+"""Write what follows from the kept runs: results/runs.csv, and the tables of README.md and of the pages beside results.
+
+    python tools/tables.py            # writes them, and names what changed
+    python tools/tables.py --check    # writes nothing; names what is out of date, and then exits with 1
+
+A table stands between <!-- table: NAME --> and <!-- end -->; `generated.PAGES` says what makes it.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+from generated import PAGES, PROJECT
+
+import hhlib as hh
+
+RUNS = "results/runs.csv"
+NAMES = ("dataset", "method", "network", "bits", "seed")
+BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def runs_table() -> pd.DataFrame:
+    """One row per kept run, from its folder."""
+    return pd.DataFrame([run_row(path.parent) for path in sorted(PROJECT.glob("results/*/run.json"))])
+
+
+def run_row(folder: Path) -> dict:
+    """What a kept run was, where it was made, what it took and what it scored; a field that it lacks stays empty."""
+    record, scores = hh.runs.Run(folder).record, json.loads((folder / "metrics.json").read_text())
+    data, machine, versions = record["data"], record.get("machine", {}), record.get("packages", {})
+    row = {"folder": folder.name} | {name: record["parameters"][name] for name in NAMES}
+    row |= {part: data["sizes"][part] for part in ("query", "train", "database")}
+    row |= {"fingerprint": data["fingerprint"], "settings": settings_of(record), "python": record.get("python")}
+    row |= {name: versions.get(name) for name in ("torch", "timm")}
+    row |= {"system": machine.get("system"), "threads": machine.get("cpu_threads"), "gpu": machine.get("gpu")}
+    row |= {"git_commit": record.get("git_commit"), "epochs": record["parameters"]["recipe"]["epochs"]}
+    timing, history = folder / "timing.csv", pd.read_csv(folder / "history.csv")
+    row["minutes"] = round(pd.read_csv(timing)["seconds"].sum() / 60, 3) if timing.is_file() else None
+    row["validation"] = history["validation_map"].max()
+    row |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
+    low, high = scores.get("interval", (None, None))
+    return row | {"chance": scores.get("chance"), "low": low, "high": high}
+
+
+def settings_of(record: dict) -> str:
+    """The settings of a run as text: `hh.open` reads the same settings from it."""
+    parameters = record["parameters"]
+    names = {name: parameters[name] for name in NAMES}
+    sizes = {"image_size": record["model"]["img_size"]} if hh.network.kind(names["network"]) == "tuned" else {}
+    given = hh.settings.Settings(**names, **sizes, recipe=hh.settings.Recipe(**parameters["recipe"]))
+    return hh.settings.words((names | given.changes()).items())
+
+
+def filled(text: str, tables: dict[str, Callable]) -> str:
+    """A page with its tables made anew. ValueError for a table that nobody makes, and for one that is not there."""
+    found = [name for _, name, _, _ in BLOCK.findall(text)]
+    if sorted(found) != sorted(tables):
+        raise ValueError(f"the page has the tables {sorted(found)}, but tools/tables.py makes {sorted(tables)} for it.")
+    return BLOCK.sub(lambda block: block[1] + tables[block[2]](block[3]) + block[4], text)
+
+
+def everything() -> Iterable[tuple[str, str]]:
+    """The files and what they should hold; runs.csv first, because others are made of it."""
+    yield RUNS, runs_table().to_csv(index=False)
+    for name, tables in PAGES.items():
+        yield name, filled((PROJECT / name).read_text(), tables)
+
+
+def out_of_date(write: bool = False) -> list[str]:
+    """The files that differ from what the kept runs and tables say; brought up to date if `write`."""
+    found = []
+    for name, text in everything():
+        path = PROJECT / name
+        if not path.is_file() or path.read_text() != text:
+            found.append(name)
+            if write:
+                path.write_text(text)
+    return found
+
+
+def main() -> int:
+    """Write, or check, what the command line asks for; 1 if a check finds something."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    check = parser.parse_args().check
+    found = out_of_date(write=not check)
+    for name in found:
+        print(f"{name} is out of date; python tools/tables.py mends it." if check else f"{name} is written.")
+    return 1 if check and found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
