@@ -7,12 +7,12 @@ A table stands between <!-- table: NAME --> and <!-- end -->; `generated.PAGES` 
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from generated import PAGES, PROJECT
 
@@ -25,12 +25,14 @@ BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 def runs_table() -> pd.DataFrame:
     """One row per kept run, from its folder."""
-    return pd.DataFrame([run_row(path.parent) for path in sorted(PROJECT.glob("results/*/run.json"))])
+    rows = [run_row(path.parent) for path in sorted(PROJECT.glob("results/*/run.json"))]
+    return pd.DataFrame(rows).astype({"distinct_codes": "Int64"})  # whole numbers, where some are empty
 
 
 def run_row(folder: Path) -> dict:
     """What a kept run was, where it was made, what it took and what it scored; a field that it lacks stays empty."""
-    record, scores = hh.runs.Run(folder).record, json.loads((folder / "metrics.json").read_text())
+    run, has_codes = hh.runs.Run(folder), (folder / "codes.npz").is_file()
+    record, scores = run.record, run.metrics()
     data, machine, versions = record["data"], record.get("machine", {}), record.get("packages", {})
     row = {"folder": folder.name} | {name: record["parameters"][name] for name in NAMES}
     row |= {part: data["sizes"][part] for part in ("query", "train", "database")}
@@ -43,7 +45,8 @@ def run_row(folder: Path) -> dict:
     row["validation"] = history["validation_map"].max()
     row |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
     low, high = scores.get("interval", (None, None))
-    return row | {"chance": scores.get("chance"), "low": low, "high": high}
+    row |= {"chance": scores.get("chance"), "low": low, "high": high}
+    return row | {"distinct_codes": len(np.unique(run.codes()["database_codes"], axis=0)) if has_codes else None}
 
 
 def settings_of(record: dict) -> str:

@@ -67,6 +67,7 @@ def check_scores(run: hh.runs.Run, row: pd.Series, check: Check) -> None:
     check.same("metrics.json", {name: value for name, value in stored.items() if name in found}, found)
     low, high = found["interval"]
     known = {kind: found["map"][kind] for kind in SCORES} | dict(chance=found["chance"], low=low, high=high)
+    known |= dict(distinct_codes=found["distinct_codes"])
     check.same(RUNS, row[list(known)].to_dict(), known)
     classes = run.path / "classes.csv"
     if classes.is_file():
