@@ -6,7 +6,7 @@ BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch test strip clean
+.PHONY: run lab batch test verify strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -22,6 +22,9 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+verify: .venv/installed
+	@$(BIN)/python tools/verify.py $(ARGS)
 
 strip: .venv/installed-test
 	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb

@@ -42,5 +42,5 @@ def test_without_weights_the_records_and_the_run_s_own_scores_are_kept(keep, tmp
     ex = hh.open(dataset="digits", bits=12, runs_dir=str(tmp_path / "runs"), epochs=1, batch_size=50, validate_every=1)
     ex.fit(())
     scores = keep.keep(ex, tmp_path / "kept", weights=False)
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == {*keep.RECORDS, "metrics.json"}
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {*keep.RECORDS, "codes.npz", "metrics.json"}
     assert hh.runs.Run(tmp_path / "kept").metrics()["map"]["expected"] == scores["map"]["expected"]

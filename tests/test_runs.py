@@ -114,6 +114,7 @@ def test_the_settings_of_a_kept_run_are_those_it_was_trained_with(folder):
     named = {name: run.parameters[name] for name in runs.NAMED}
     again = settings.read(runs.settings_of(run.record), **named)
     assert json.loads(json.dumps(vars(again.recipe))) == run.parameters["recipe"]
+    assert again.image_size == {"timm:lite0": 160}.get(again.network)
 
 
 def test_a_record_from_an_older_version_is_read_with_its_old_defaults(tmp_path):

@@ -1,9 +1,10 @@
-"""Put a finished run among the kept results: its weights in bf16, and the codes and scores that these weights give.
+"""Put a finished run among the kept results: its codes and scores and, if asked, its weights in bf16.
 
     python tools/keep.py results/cifar10-2-64bits -p dataset cifar10-2 -p bits 64 [--weights]
 
 The settings say which run. Rounding the weights to 8 significant bits halves the file and moves a few outputs across 0,
-so codes and scores are made again, from what is kept. Without `--weights`, only records and scores are copied.
+so codes and scores are made again, from what is kept. Without `--weights`, those of the run are copied.
+`tools/verify.py` computes the scores again from the codes.
 """
 
 import shutil
@@ -18,6 +19,7 @@ import hhlib as hh
 from hhlib.common import resolve
 
 RECORDS = ("run.json", "history.csv", "timing.csv")
+SCORES = ("codes.npz", "metrics.json")
 
 
 def rounded(source: Path, target: Path) -> None:
@@ -34,7 +36,8 @@ def keep(ex: hh.Experiment, folder: Path, weights: bool) -> dict:
         shutil.copyfile(ex.run.path / name, folder / name)
     if not weights:
         scores = ex.evaluate()
-        shutil.copyfile(ex.run.path / "metrics.json", folder / "metrics.json")
+        for name in SCORES:
+            shutil.copyfile(ex.run.path / name, folder / name)
         return scores
     rounded(ex.run.path / "model.safetensors", folder / "model.safetensors")
     kept = hh.Experiment(ex.settings, hh.runs.Run(folder))

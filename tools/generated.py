@@ -1,0 +1,210 @@
+"""The tables of README.md and of the pages beside results and benchmarks, each a function that `tables.py` calls.
+
+Each gets the table as it stands and makes it anew as Markdown. All numbers come from results/.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+from publish import NOTEBOOKS
+
+import hhlib as hh
+
+PROJECT = Path(__file__).resolve().parent.parent
+KINDS = {"hybridhash": "", "frozen": "-frozen", "tuned": "-tuned"}  #: how README calls a network, in this order
+DATASETS = {"cifar10": "cifar10", "clothes-validation": "clothes"}  #: of fair.csv, and what its table calls them
+GROUPS = {
+    "compared": "symmetric and central",
+    "asymmetric": "asymmetric, learnt database codes",
+    "reconstruction": "our reconstructions, asymmetric too",
+}
+FAMILIES = {"symmetric": "symmetric", "asymmetric": GROUPS["asymmetric"], "central": "central"}
+#: methods with two rows in the table of families: what each is called, and whether its hyper-parameters are its own
+VARIANTS = {
+    "hybridhash": (("hybridhash, alpha = 10 / K", False), ("hybridhash, alpha = 0.5 (`cifar10`: 0.15)", True)),
+    "dpsh": (("dpsh", False), ("dpsh, balanced", True)),
+}
+
+
+def kept(name: str, **how) -> pd.DataFrame:
+    """A table that comes with the kit, results/<name>.csv."""
+    return pd.read_csv(PROJECT / "results" / f"{name}.csv", **how)
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table as Markdown, a line a row."""
+    head = list(head)
+    lines = ("|".join(["", *(f" {cell} " if cell else " " for cell in row), ""]) for row in [head, *rows])
+    first, *rest = lines
+    return "\n".join([first, "|" + "---|" * len(head), *rest, ""])
+
+
+# ---- README.md
+
+
+def runs(_: str) -> str:
+    """The kept runs and their scores."""
+    table = kept("runs")
+    table["kind"] = table["network"].map(hh.network.kind)
+    table["name"] = table["dataset"].str.removesuffix("-validation") + table["kind"].map(KINDS)
+    table["place"] = table["kind"].map(list(KINDS).index)
+    table["set"] = table["dataset"].map(hh.data.names().index)
+    head = "run", "bits", "query / train / database", "mAP@all, expected", "worst to best tie order", "chance"
+    return markdown(head, (run_cells(row) for row in table.sort_values(["place", "set"]).itertuples()))
+
+
+def run_cells(row) -> tuple[str, ...]:
+    """A line of that table."""
+    sizes = f"{row.query:,} / {row.train:,} / {row.database:,}"
+    spread = f"{row.worst:.3f} to {row.best:.3f}"
+    return (
+        f"[{row.name}](results/{row.folder})",
+        f"{row.bits}",
+        sizes,
+        f"{row.expected:.3f}",
+        spread,
+        f"{row.chance:.3f}",
+    )
+
+
+def pages(old: str) -> str:
+    """The pages: what you learn is written by hand, minutes are those that the page says, seconds were measured."""
+    learn = dict(re.findall(r"^\| \[(\w+)\]\(.*?\) \| (.*?) \| ", old, re.MULTILINE))
+    seconds = kept("pages").set_index("page")["seconds"]
+    rows = []
+    for path in NOTEBOOKS:
+        minutes = re.search(r"\*\*Takes\*\* about (\d+) minutes to read", path.read_text())[1]
+        link = f"[{path.stem}](notebooks/{path.name})"
+        rows.append((link, learn.get(path.stem, ""), minutes, str(seconds.get(path.stem, ""))))
+    return markdown(("page", "what you learn", "minutes to read", "seconds to compute"), rows)
+
+
+# ---- results/README.md
+
+
+def explanations(_: str) -> str:
+    """Which maps can be believed, on photographs."""
+    table = kept("cifar10-2-64bits/explanations").set_index(["map", "test", "control"])
+    tests, controls = ("deletion", "insertion", "ROAD"), ("random", "another's map")
+    cell = "{0.difference:+.3f} {0.verdict}".format
+    head = ("map", *(f"{test}: random" if c == "random" else c for test in tests for c in controls))
+    maps = table.index.get_level_values("map").unique()
+    return markdown(head, ((m, *(cell(table.loc[m, t, c]) for t in tests for c in controls)) for m in maps))
+
+
+def first_recipe(_: str) -> str:
+    """How the earlier recipe was found."""
+    table = kept("first_recipe", dtype=str)
+    head = "epochs, of which half-size", "learning rate", "regularisation", "last loss", "validation", "mAP"
+    cells = table[["learning_rate", "regularisation", "loss", "validation", "expected"]]
+    epochs = [f"{row.epochs}, {row.small_epochs}" for row in table.itertuples()]
+    epochs[-1] = f"**{epochs[-1]}**"  # the last one was chosen
+    return markdown(head, ((first, *rest) for first, rest in zip(epochs, cells.to_numpy(), strict=True)))
+
+
+def families(_: str) -> str:
+    """Fourteen methods from scratch, by family."""
+    table = kept("families").query("bits == 32")
+    rows = []
+    for family, title in FAMILIES.items():
+        rows.append((f"*{title}*", "", "", "", ""))
+        for method in (m for m in hh.losses.names(nested=False) if hh.losses.method(m).family == family):
+            for name, own in VARIANTS.get(method, ((method, False),)):
+                of_method = table[(table["method"] == method) & (table["loss"].notna() == own)]
+                rows.append((name, *family_cells(of_method.groupby("dataset")["expected"])))
+    return markdown(("method", "digits", "smallest to largest", "shapes", "cifar10, 32 epochs"), rows)
+
+
+def family_cells(scores) -> list[str]:
+    """Mean and range on digits, one seed on the others."""
+    found = scores.agg(["mean", "min", "max"])
+    digits = found.loc["digits"]
+    others = [f"{found.loc[name, 'mean']:.3f}" if name in found.index else "" for name in ("shapes", "cifar10")]
+    return [f"{digits['mean']:.3f}", f"{digits['min']:.3f} to {digits['max']:.3f}", *others]
+
+
+def nested(_: str) -> str:
+    """One network for several lengths."""
+    table = kept("nested", dtype=str).drop(columns="dataset")
+    names = [f"{row.how}, seed {row.seed}" for row in table.itertuples()]
+    cells = table.drop(columns=["how", "seed"]).to_numpy()
+    head = "", "16 bits", "32", "48", "64", "seconds"
+    return markdown(head, ((name, *rest) for name, rest in zip(names, cells, strict=True)))
+
+
+def fair(_: str) -> str:
+    """Fourteen methods on a frozen backbone, in groups, the best on CIFAR-10 at 64 bits first."""
+    scores = kept("fair").groupby(["method", "dataset", "bits"])["expected"].agg(["mean", "std"])
+    ranking, lengths = kept("fair_neighbours").query("dataset == 'cifar10' and bits == 64"), (16, 32, 64)
+    head = ["method", *(f"{s}, {b} bits" if b == 16 else f"{b}" for s in DATASETS.values() for b in lengths)]
+    rows = []
+    for group, title in GROUPS.items():
+        rows.append((f"*{title}*", *[""] * 6))
+        for method in ranking[ranking["group"] == group].sort_values("place")["method"]:
+            cells = (scores.loc[method, dataset, bits] for dataset in DATASETS for bits in lengths)
+            rows.append((method, *(f"{cell['mean']:.3f} ± {cell['std']:.3f}" for cell in cells)))
+    return markdown(head, rows)
+
+
+def whole_networks(_: str) -> str:
+    """Pretrained networks trained as a whole."""
+    table = kept("whole_networks", dtype=str, keep_default_na=False)
+    after = [f", after epoch {epoch}" if epoch else "" for epoch in table["best_epoch"]]
+    table["validation"] = table["validation"] + after
+    table.loc[table.index[-1], "pixels"] = f"**{table['pixels'].iloc[-1]}**"  # the run that is kept
+    head = "pixels", "epochs", "learning rate", "validation", "mAP", "minutes"
+    return markdown(head, table.drop(columns="best_epoch").to_numpy())
+
+
+def memory(_: str) -> str:
+    """Memory of a training step, in MiB."""
+    table = kept("memory")
+    return markdown(table.columns, ([f"{value:,}" for value in row] for row in table.to_numpy()))
+
+
+# ---- benchmarks/README.md
+
+
+def benchmarks(_: str) -> str:
+    """Reading pictures and scoring, the kit's way against the plain way."""
+    rows = timed().query("script != 'training.py'")
+    cells = ((f"`{row.script}`", row.case, *benchmark_cells(row)) for row in rows.itertuples())
+    return markdown(("benchmark", "case", "what", "kit", "plain", "ratio"), cells)
+
+
+def training(_: str) -> str:
+    """Training and encoding, the kit's way against the plain way."""
+    rows = timed().query("script == 'training.py'")
+    head = "network, image, batch, rounds", "what", "kit", "plain", "ratio"
+    return markdown(head, ((row.case, *benchmark_cells(row)) for row in rows.itertuples()))
+
+
+def timed() -> pd.DataFrame:
+    """The benchmarks, each number with as many digits as were measured."""
+    return kept("benchmarks", dtype=str, keep_default_na=False)
+
+
+def benchmark_cells(row) -> tuple[str, ...]:
+    """What was timed, both speeds, and their ratio: its median if that is known, and its range."""
+    kit, plain = (f"{float(x):,.0f}" if float(x) >= 1000 else x for x in (row.kit, row.plain))
+    spread = f"{row.smallest} to {row.largest}"
+    ratio = f"{row.ratio} ({spread})" if row.ratio else spread
+    return row.what, f"{kit} {row.unit}", f"{plain} {row.unit}", ratio
+
+
+def method_steps(_: str) -> str:
+    """What a method adds to a training step."""
+    rows = kept("method_steps", dtype=str).itertuples()
+    return markdown(
+        ("method", "step / network alone"), ((r.method, f"{r.median} ({r.lower} to {r.upper})") for r in rows)
+    )
+
+
+PAGES: dict[str, dict[str, Callable]] = {
+    "README.md": {"pages": pages, "runs": runs},
+    "results/README.md": {f.__name__: f for f in (explanations, first_recipe, families, nested, fair, whole_networks)}
+    | {"memory": memory},
+    "benchmarks/README.md": {"benchmarks": benchmarks, "training": training, "method_steps": method_steps},
+}
