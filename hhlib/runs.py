@@ -29,6 +29,7 @@ from hhlib.common import atomic, resolve
 from hhlib.settings import Recipe, Settings, read, words
 
 NAMED = ("dataset", "method", "network", "bits", "seed")  #: what names a run
+RESULTS = Path(__file__).resolve().parent.parent / "results"  #: comes with the kit, wherever a notebook is started
 PACKAGES = ("torch", "timm", "accelerate", "faiss-cpu", "scikit-learn", "numpy")
 
 
@@ -56,9 +57,14 @@ def table(where: "str | Path | Iterable[Run]" = "runs") -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def kept(name: str) -> "Run":
+    """A run that comes with the kit, results/<name>."""
+    return Run(RESULTS / name)
+
+
 def kept_table(name: str) -> pd.DataFrame:
     """A table that comes with the kit, results/<name>.csv, see results/README.md; empty without that file."""
-    file = resolve(f"results/{name}.csv")
+    file = RESULTS / f"{name}.csv"
     return pd.read_csv(file) if file.is_file() else pd.DataFrame()
 
 
@@ -106,17 +112,11 @@ def write_json(path: Path, content: dict) -> None:
 def surroundings() -> dict:
     """What else a repeat would need: package versions, git commit, machine."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return {
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-        "git_commit": git.stdout.strip() or None,
-        "machine": {
-            "system": platform.platform(),
-            "cpu": _cpu(),
-            "cpu_threads": torch.get_num_threads(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-    }
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = dict(system=platform.platform(), cpu=_cpu(), cpu_threads=torch.get_num_threads(), gpu=gpu)
+    packages = {name: version(name) for name in PACKAGES}
+    commit = git.stdout.strip() or None
+    return {"python": platform.python_version(), "packages": packages, "git_commit": commit, "machine": machine}
 
 
 def _cpu() -> str:

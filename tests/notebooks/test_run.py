@@ -63,7 +63,9 @@ def by_papermill(pictures, folder):
     rest = hh.settings.words((name, value) for name, value in SMALL.items() if name != "bits")
     values = dict(dataset=str(pictures), bits=12, settings=rest, runs_dir=str(folder), live=False)
     page = PROJECT / "notebooks" / "03_gpu_training.ipynb"
-    papermill.execute_notebook(str(page), str(folder / "out.ipynb"), parameters=values, progress_bar=False)
+    papermill.execute_notebook(  # in a folder outside the project: what comes with the kit is found all the same
+        str(page), str(folder / "out.ipynb"), parameters=values, progress_bar=False, cwd=str(folder)
+    )
 
 
 @pytest.mark.parametrize("way", [by_python, by_train, by_papermill])
