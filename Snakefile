@@ -22,21 +22,21 @@ rule all:
         f"{BATCH.folder}/table.csv" if BATCH.scored else [],
 
 
-# What is written last says that a run is finished. A run that was stopped resumes from its folder, which stays.
+# What is written last says that a run is finished. A run that was stopped resumes from its folder, which stays. Snakemake
+# removes a job's outputs and its `log` before it starts it: `update` keeps what a job that outlived its batch has finished
+# meanwhile, and the job's log is none of Snakemake's, so that it tells of every start.
 rule run:
     output:
-        "{folder}/pages.json",
+        update("{folder}/pages.json"),
     wildcard_constraints:
         folder="|".join(JOBS),
-    log:
-        "{folder}/job.log",
     params:
         words=lambda wildcards: JOBS[wildcards.folder].words,
     threads: BATCH.resources["threads"]
     resources:
         **{name: value for name, value in BATCH.resources.items() if name != "threads" and value},
     shell:
-        "python tools/job.py {params.words} >> {log} 2>&1"
+        "python tools/job.py {params.words} >> {wildcards.folder:q}/job.log 2>&1"
 
 
 rule table:
