@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -233,6 +234,48 @@ def test_every_score_in_the_prose_of_page_10_is_in_a_table():
     scores = [column for name in ("tuning", "fair", "unseen", "hashing") for column in _scores(kept_table(name))]
     known = {f"{value:.3f}" for column in scores for value in column.dropna()}
     assert set(re.findall(r"\b0\.\d{3}\b", prose("10_does_it_pay.ipynb"))) <= known
+
+
+def test_every_number_in_the_prose_of_page_13_is_published_or_follows():
+    """Scores with two or three digits, and differences in points."""
+    text, table = prose("13_reproduction.ipynb"), kept_table("published")
+    notes = set(re.findall(r"\b0\.\d+\b", " ".join(table["note"].dropna())))
+    scores = {f"{value:.{digits}f}" for value in table["value"].dropna() for digits in (2, 3)}
+    chance = {"0.01", "0.10"}  # of 100 and of 10 classes alike in size
+    assert set(re.findall(r"\b0\.\d{2,3}\b", text)) <= scores | notes | chance | {
+        f"{lowest_loss_of_a_half_empty_bank():.3f}"
+    }
+    log = table[table["kind"].isin(["best on the queries", "last epoch"]) & (table["method"] == "hybridhash")]
+    falls = {f"{100 * np.ptp(values):.1f}" for values in log.groupby("bits")["value"].agg(list)}
+    assert set(re.findall(r"\b(\d+\.\d) points", text)) <= falls | {half_empty_bank_in_points()}
+
+
+def lowest_loss_of_a_half_empty_bank(bits=16, classes=10, alpha=0.5, rows=10_000, images=5_000):
+    """Codes of different classes as far apart as all can be; rows of zeros count as dissimilar and cost ln 2."""
+    far = np.log1p(np.exp(-alpha * bits / (classes - 1)))
+    dissimilar = images * (classes - 1) / classes
+    near = np.log1p(np.exp(-alpha * bits))
+    return near + (dissimilar * far + (rows - images) * np.log(2)) / (dissimilar + rows - images)
+
+
+def half_empty_bank_in_points():
+    """What the bank costs on photographs, as page 11 has it."""
+    table = kept_table("prices_gains").query("dataset == 'cifar10'").set_index("variant")
+    (gain,) = table[table.index.str.contains("bank")]["expected_gain"]
+    return f"{100 * abs(gain):.1f}"
+
+
+def test_the_log_reports_its_best_evaluation():
+    """Each of the four lengths: four evaluations, a report, the loss of two epochs; a last epoch below the best."""
+    log = kept_table("published")
+    log = log[log["source"].str.startswith("authors' log")]
+    for _, rows in log.groupby("bits"):
+        kinds = dict(list(rows.groupby("kind")))
+        steps = pd.concat([kinds["after the epoch"], kinds["last epoch"]]).set_index("epoch")["value"]
+        (reported,) = kinds["best on the queries"].to_dict("records")
+        assert list(steps.index) == [3, 6, 9, 12]
+        assert (steps.idxmax(), steps.max()) == (reported["epoch"], reported["value"])
+        assert list(kinds["training loss"]["epoch"]) == [1, 12]
 
 
 SEEDS = {"recipe": 3, "why": 1, "ablations": 3, "trunk": 2, "prices": 3, "full": 1}  #: of each table of variants
