@@ -19,126 +19,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple
-from urllib.parse import parse_qs, urlsplit
 
 import batch as batches
 import kubernetes_validate
 import yaml
+from no_cluster import Cluster, serving
 from run_notebooks import PROJECT, parameter_parser
 
 import hhlib as hh
 
 PROFILE = PROJECT / "profiles" / "kubernetes"
 COPIED = ("Snakefile", "batches", "hhlib", "notebooks", "profiles", "tools")
+PLACE = "/volume"  #: where the profile's volume is mounted
 LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")  #: a name that Kubernetes takes everywhere (RFC 1123)
-ASKED = re.compile(r"/apis?/(?:(batch)/)?v1/namespaces/[^/]+/(\w+)(?:/([^/]+))?(?:/(\w+))?")
-NO_CLUSTER = "This is no cluster, so the job was not run: it was only posted."
-
-
-@dataclass
-class Cluster:
-    """What stands for a cluster: the jobs that were posted, their exit codes, and what was asked for."""
-
-    project: Path  #: the copy of the project, on what stands for the volume
-    runs: bool  #: whether to run the commands of jobs
-    jobs: dict[str, dict] = field(default_factory=dict)
-    codes: dict[str, Future] = field(default_factory=dict)
-    calls: set[tuple[str, str, str]] = field(default_factory=set)  #: verb, group, resource
-    queue: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-
-    def post(self, job: dict) -> None:
-        """Take a job, and run its command when those before it have ended."""
-        name = job["metadata"]["name"]
-        self.jobs[name] = {"apiVersion": "batch/v1", "kind": "Job"} | job  # the request's address said so
-        self.codes[name] = self.queue.submit(self.work, job["spec"]["template"]["spec"]["containers"][0])
-
-    def work(self, container: dict) -> int:
-        """The exit code of a container, which starts in an empty folder."""
-        if not self.runs:
-            return 1
-        words = [*container["command"], *container["args"]]
-        with tempfile.TemporaryDirectory() as empty:
-            return subprocess.run(words, cwd=empty, env=environment(self.project)).returncode
-
-    def status(self, name: str) -> dict:
-        """A job's status, as Kubernetes tells it."""
-        code = self.code(name)
-        return {"active": 1} if code is None else {"failed": int(code != 0), "succeeded": int(code == 0)}
-
-    def code(self, name: str) -> int | None:
-        """The exit code of a job's container, None while it runs."""
-        return self.codes[name].result() if self.codes[name].done() else None
-
-    def pods(self, selector: str) -> list[dict]:
-        """The pod of a job, with its container."""
-        name = selector.removeprefix("job-name=")
-        code = self.code(name)
-        state = {"running": {}} if code is None else {"terminated": {"exitCode": code}}
-        container = {"name": "snakemake", "image": "", "imageID": "", "ready": False, "restartCount": 0, "state": state}
-        return [{"metadata": {"name": f"{name}-0"}, "status": {"containerStatuses": [container]}}]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Answers requests of the Kubernetes API, for the cluster that its server has."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        """Something is to be made."""
-        body = self.body()
-        if self.asked("create")[1] == "jobs":
-            self.server.cluster.post(body)
-        self.answer(body)
-
-    def do_GET(self) -> None:
-        """Something is asked."""
-        cluster, query = self.server.cluster, parse_qs(urlsplit(self.path).query)
-        match self.asked("get"):
-            case ("batch", "jobs", name, "status"):
-                self.answer(cluster.jobs[name] | {"status": cluster.status(name)})
-            case ("", "pods", None, None):
-                self.answer({"items": cluster.pods(query["labelSelector"][0])})
-            case ("", "pods", _, "log") if query.get("previous") == ["true"]:  # as Kubernetes does
-                self.answer({"message": "previous terminated container not found"}, 400)
-            case ("", "pods", _, "log"):
-                self.answer(f"{'See above.' if cluster.runs else NO_CLUSTER}\n")
-            case what:
-                self.answer({"message": f"not known here: {what}"}, 404)
-
-    def do_DELETE(self) -> None:
-        """Something is to be removed."""
-        self.body()
-        self.asked("delete")
-        self.answer({})
-
-    def asked(self, verb: str) -> tuple:
-        """-> API group, resource, name, part; noted as a right that is needed."""
-        group, resource, name, part = ASKED.fullmatch(urlsplit(self.path).path).groups()
-        verb = "list" if verb == "get" and name is None else verb
-        self.server.cluster.calls.add((verb, group or "", f"{resource}/{part}" if part else resource))
-        return group or "", resource, name, part
-
-    def body(self) -> dict:
-        """What was sent."""
-        return json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
-
-    def answer(self, content: dict | str, status: int = 200) -> None:
-        """Send JSON, or text as it is."""
-        data = (content if isinstance(content, str) else json.dumps(content)).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "text/plain" if isinstance(content, str) else "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_) -> None:
-        """Say nothing."""
 
 
 def environment(project: Path, **more: str) -> dict:
@@ -164,25 +59,24 @@ def render(file: str, text: str = "", *, runs: bool = False) -> Rendered:
         for name in COPIED:
             copy = shutil.copytree if (PROJECT / name).is_dir() else shutil.copyfile
             copy(PROJECT / name, project / name)
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            server.cluster = Cluster(project, runs)
-            Thread(target=server.serve_forever, daemon=True).start()
-            done = submit(file, text, project, server.server_port)
-            server.shutdown()
-        jobs = json.dumps(list(server.cluster.jobs.values())).replace(str(project.parent), "/volume")
-        return Rendered(json.loads(jobs), server.cluster.calls, done.returncode, done.stdout)
+        (project / "results").symlink_to(PROJECT / "results")  # pages read kept runs
+        cluster = Cluster(environment(project) if runs else None)
+        more = [] if runs else ["--no-hooks"]  # without runs, there is no table to make
+        with serving(cluster) as port:
+            done = submit(file, text, project, port, *more)
+        jobs = json.dumps(list(cluster.jobs.values())).replace(str(project.parent), PLACE)
+        return Rendered(json.loads(jobs), cluster.calls, done.returncode, done.stdout)
 
 
-def submit(file: str, text: str, project: Path, port: int) -> subprocess.CompletedProcess:
-    """`tools/batch.py` in the copied project, whose folder is mounted instead of the profile's /volume."""
+def submit(file: str, text: str, project: Path, port: int, *more: str) -> subprocess.CompletedProcess:
+    """`tools/batch.py` in the copied project; the profile's volume is mounted where that lies."""
     config = project.parent / "kubeconfig"
     known = {"clusters": [{"name": "none", "cluster": {"server": f"http://127.0.0.1:{port}"}}], "users": []}
     known |= {"contexts": [{"name": "none", "context": {"cluster": "none", "user": ""}}], "current-context": "none"}
     config.write_text(yaml.safe_dump(known))
-    (volume,) = profile()["kubernetes-volume-persistent-volumes"]
     command = [sys.executable, "tools/batch.py", file, "--profile", "kubernetes", "--seconds-between-status-checks=1"]
-    command += [f"--kubernetes-volume-persistent-volumes={volume.replace('/volume', str(project.parent))}"]
     command += [word for pair in hh.settings.reading.split(text) for word in ("-p", *pair)]
+    command += [*more, f"--kubernetes-volume-persistent-volumes={claim()}:{project.parent}"]
     env = environment(project, KUBECONFIG=str(config))
     return subprocess.run(command, cwd=project, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -190,6 +84,14 @@ def submit(file: str, text: str, project: Path, port: int) -> subprocess.Complet
 def profile() -> dict:
     """The profile's options."""
     return yaml.safe_load((PROFILE / "config.yaml").read_text())
+
+
+def claim() -> str:
+    """The name of the profile's volume. ValueError if it has none, more than one, or one in another place."""
+    volumes = profile().get("kubernetes-volume-persistent-volumes", [])
+    if len(volumes) != 1 or not volumes[0].endswith(f":{PLACE}"):
+        raise ValueError(f"this tool knows one volume that is mounted as {PLACE}, but the profile has {volumes}.")
+    return volumes[0].removesuffix(f":{PLACE}")
 
 
 def check(rendered: Rendered, batch: batches.Batch) -> list[str]:
@@ -234,18 +136,17 @@ def unlike(job: dict, resources: dict) -> list[str]:
     limits = {"cpu": f"{resources['threads']}000m", "memory": f"{resources['mem_mb']}M"}
     limits |= {"ephemeral-storage": f"{of_all['disk_mb']}M"}
     limits |= {"nvidia.com/gpu": str(resources["gpu"])} if resources["gpu"] else {}
-    requests = limits | {"cpu": f"{resources['threads'] * 950}m"}
+    requests = limits | {"cpu": f"{int(resources['threads'] * 0.95 * 1000)}m"}
     sources = {volume["name"]: volume for volume in pod["volumes"]}
     mounted = {mount["mountPath"]: sources[mount["name"]] for mount in container["volumeMounts"]}
     claims = {source["persistentVolumeClaim"]["claimName"]: path for path, source in mounted.items()
               if "persistentVolumeClaim" in source}  # fmt: skip
-    wanted = dict(text.split(":") for text in options["kubernetes-volume-persistent-volumes"])
-    start = shlex.split("cd /volume/hybridhash && python -m snakemake --snakefile /volume/hybridhash/Snakefile")
+    start = shlex.split(f"cd {PLACE}/hybridhash && python -m snakemake --snakefile {PLACE}/hybridhash/Snakefile")
     pairs = {
         "the image": (container["image"], options["container-image"]),
         "the limits": (container["resources"]["limits"], limits),
         "the requests": (container["resources"]["requests"], requests),
-        "the volumes": (claims, wanted),
+        "the volumes": (claims, {claim(): PLACE}),
         "the shared memory": (mounted.get("/dev/shm", {}).get("emptyDir"), {"medium": "Memory"}),
         "the command": (shlex.split(container["args"][-1])[: len(start)], start),
         "restarts": ((pod["restartPolicy"], job["spec"]["backoffLimit"]), ("Never", 0)),
@@ -264,25 +165,23 @@ def main() -> int:
     given = parser.parse_args()
     text = hh.settings.words(given.parameter)
     try:
-        batch = batches.read(given.file, text)
+        batch, _ = batches.read(given.file, text), claim()
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     rendered = render(given.file, text, runs=given.run)
-    problems = check(rendered, batch)
-    first = next((yaml.safe_dump(job, sort_keys=False, width=118) for job in rendered.jobs), rendered.said)
-    if given.keep and rendered.jobs:
+    first = next((yaml.safe_dump(job, sort_keys=False, width=118) for job in rendered.jobs), "")
+    if given.keep and first:
         given.keep.write_text(f"# {given.file}, rendered by tools/try_kubernetes.py; not run on a cluster.\n{first}")
-    print(rendered.said if given.run else first)
+    print(first if first and not given.run else rendered.said)
+    problems = check(rendered, batch)
     for problem in problems:
         print(f"WRONG  {problem}")
-    print(
-        f"{len(rendered.jobs)} jobs for the {len(batch.jobs)} runs of {given.file}; {len(problems)} things are wrong "
-        f"by Kubernetes' schema {kubernetes_validate.latest_version()}, the profile and the batch. "
-        "This is no cluster: that one would run them is not shown."
-    )
+    print(f"{len(rendered.jobs)} jobs for the {len(batch.jobs)} runs of {given.file}. Wrong by Kubernetes' schema "
+          f"{kubernetes_validate.latest_version()}, the profile or the batch: {len(problems)}.")  # fmt: skip
+    print("This is no cluster: nothing shows that one would run them.")
     if given.run:
-        print(f"Run on this machine, the batch ended with exit code {rendered.code}.")
+        print(f"With the jobs' commands run on this machine, the batch ended with exit code {rendered.code}.")
     return int(bool(problems) or (given.run and rendered.code != 0))
 
 

@@ -36,9 +36,9 @@ class Jobs(BatchV1Api):
 class Pods(CoreV1Api):
     """Reads what the container printed that ran last."""
 
-    def read_namespaced_pod_log(self, *which, **more):
-        """The log of the container that is there."""
-        return super().read_namespaced_pod_log(*which, **more | {"previous": False})
+    def read_namespaced_pod_log(self, *which, previous: bool = False, **more):
+        """The log of the container that is there, never that of one before it."""
+        return super().read_namespaced_pod_log(*which, **more)
 
 
 class Executor(usual.Executor):
