@@ -52,4 +52,5 @@ rule table:
 
 onerror:
     # What is finished makes a table too.
-    shell(TABLE)
+    if BATCH.scored:
+        shell(TABLE)
