@@ -6,11 +6,12 @@
 # How it runs is in profiles/: `profiles/default` is used here, `--workflow-profile profiles/slurm` on a cluster.
 import shlex
 import sys
+from urllib.parse import unquote
 
 sys.path.insert(0, workflow.basedir + "/tools")
 import batch as batches
 
-BATCH = batches.read(config.get("batch", "batches/small.yml"), str(config.get("settings", "")))
+BATCH = batches.read(config.get("batch", "batches/small.yml"), unquote(str(config.get("settings") or "")))
 JOBS = {job.folder: job for job in BATCH.jobs}
 TABLE = shlex.join(["python", "tools/batch_table.py", f"{BATCH.folder}/table", *JOBS])
 
@@ -51,4 +52,5 @@ rule table:
 
 onerror:
     # What is finished makes a table too.
-    shell(TABLE)
+    if BATCH.scored:
+        shell(TABLE)

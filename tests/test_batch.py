@@ -1,6 +1,7 @@
 """A batch: what its file may say, where its runs are, what fails and what goes on, and the table."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -113,14 +114,22 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(batch, tmp_path, text, 
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_missing_and_a_profile_that_does_not_exist(tmp_path):
-    for words, message in [
-        (["none.yml"], "there is no batch"),
-        ([str(written(tmp_path, "bits: 16")), "--profile", "slum"], "'slum'.* Did you mean 'slurm'"),
-    ]:
-        done = subprocess.run([sys.executable, str(TOOLS / "batch.py"), *words], capture_output=True, text=True)
-        assert done.returncode == 2
-        assert pd.Series(done.stderr).str.contains(message).all()
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none.yml"], "there is no batch .*none.yml; batches/ holds those that come with the kit"),
+        (
+            ["batches/small.yml", "--profile", "slum"],
+            "profile is 'slum', but it must be one of .* Did you mean 'slurm'",
+        ),
+        (["batches/small.yml", "-p", "bit", "16"], "there is no setting 'bit'.* Did you mean 'bits'"),
+    ],
+)
+def test_a_call_that_is_wrong_is_refused_before_anything_starts(batch, monkeypatch, capsys, words, message):
+    monkeypatch.setattr(sys, "argv", ["batch.py", *words])
+    monkeypatch.chdir(PROJECT)
+    assert batch.main() == 2
+    assert re.fullmatch(f"{message}.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "batches").glob("*.yml")), ids=lambda path: path.stem)
@@ -134,19 +143,20 @@ def call(path, *more):
 
 
 def test_a_job_that_fails_is_named_the_others_go_on_and_none_is_done_twice(tmp_path):
-    """CIFAR-10 is not there; page 12 needs no trained network."""
-    path = written(tmp_path, "dataset: [cifar10, digits]\npages: [12]\nbits: 12\n")
-    where = ["-p", "runs_dir", str(tmp_path / "runs"), "-p", "data_dir", str(tmp_path)]
+    """Page 2 looks inside HybridHash, and has nothing to show of a pretrained network."""
+    path = written(tmp_path, "network: [lite0, micro]\npages: [2]\nbits: 12\n")
+    where = ["-p", "runs_dir", str(tmp_path / "my runs")]
     done = call(path, *where)
     assert done.returncode == 1
     assert "1 of 2 runs are finished" in done.stdout
-    named = next(x for x in done.stdout.splitlines() if "cifar10: hybridhash, micro network, 12 bits, seed 0" in x)
-    assert "lacks data_batch_1" in named
-    digits, cifar = ((tmp_path / "runs").glob(f"batch/*/{name}/*/job.log") for name in ("digits", "cifar10"))
-    logs = [next(digits), next(cifar)]
-    assert json.loads((logs[0].parent / "pages.json").read_text())["pages"] == ["12"]
+    named = next(x for x in done.stdout.splitlines() if "digits: hybridhash, lite0 network, 12 bits, seed 0" in x)
+    assert "network is 'lite0', but this page looks inside HybridHash" in named
+    logs = {name: tmp_path.glob(f"my runs/batch/*/digits/*-{name}-*/job.log") for name in ("lite0", "micro")}
+    lite0, micro = (next(found) for found in logs.values())
+    assert json.loads((micro.parent / "pages.json").read_text())["pages"] == ["02"]
     assert call(path, *where).returncode == 1
-    assert [log.read_text().count("job started") for log in logs] == [1, 2]
+    assert micro.read_text().count("job started") == micro.read_text().count("job ended") == 1
+    assert lite0.read_text().count("network is 'lite0'") == 2
 
 
 def test_the_table_has_a_row_per_run_and_means_over_seeds(monkeypatch, tmp_path):

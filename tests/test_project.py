@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 
@@ -184,6 +186,29 @@ def prose(page):
     """What a page says between its cells."""
     cells = nbformat.read(PROJECT / "notebooks" / page, as_version=4).cells
     return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def test_the_lowest_loss_of_a_half_empty_bank_is_that_of_page_13():
+    """Codes of different classes as far apart as all can be; rows of zeros count as dissimilar and cost ln 2."""
+    bits, classes, alpha, rows, images = 16, 10, 0.5, 10_000, 5_000
+    far = np.log1p(np.exp(-alpha * bits / (classes - 1)))
+    dissimilar = images * (classes - 1) / classes
+    near = np.log1p(np.exp(-alpha * bits))
+    lowest = near + (dissimilar * far + (rows - images) * np.log(2)) / (dissimilar + rows - images)
+    assert f"cannot fall below {lowest:.3f} at 16 bits" in prose("13_reproduction.ipynb")
+
+
+def test_the_log_reports_its_best_evaluation():
+    """Each of the four lengths: four evaluations, a report, the loss of two epochs; a last epoch below the best."""
+    log = kept_table("published")
+    log = log[log["source"].str.startswith("authors' log")]
+    for _, rows in log.groupby("bits"):
+        kinds = dict(list(rows.groupby("kind")))
+        steps = pd.concat([kinds["after the epoch"], kinds["last epoch"]]).set_index("epoch")["value"]
+        (reported,) = kinds["best on the queries"].to_dict("records")
+        assert list(steps.index) == [3, 6, 9, 12]
+        assert (steps.idxmax(), steps.max()) == (reported["epoch"], reported["value"])
+        assert list(kinds["training loss"]["epoch"]) == [1, 12]
 
 
 SEEDS = {"recipe": 3, "why": 1, "ablations": 3, "trunk": 2, "prices": 3, "full": 1}  #: of each table of variants

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from urllib.parse import quote
 
 import yaml
 from filelock import FileLock, Timeout
@@ -165,18 +166,16 @@ def _resources(given: dict) -> dict:
 def snakemake(given: argparse.Namespace, text: str) -> int:
     """Run Snakemake on the project's Snakefile; -> its exit code."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--nolock"]
-    command += [
-        "--config",
-        f"batch={given.file}",
-        f"settings={text}",
-        "--workflow-profile",
-        f"profiles/{given.profile}",
-    ]
+    command += ["--workflow-profile", f"profiles/{given.profile}", "--config", f"batch={given.file}"]
+    if text:  # Snakemake reads values as YAML, which would take quotes off, and makes None of an empty one
+        command += [f"settings={quote(text, safe='/=,:')}"]
     if given.profile == "default":
         command += ["--cores", str(given.cores or os.cpu_count())]
     here = str(Path(sys.executable).parent)  # so that `python` is this one in every job
     path = os.pathsep.join([here, os.environ.get("PATH", "")])
-    return subprocess.run([*command, *given.more], cwd=PROJECT, env=os.environ | {"PATH": path}).returncode
+    plugin = os.pathsep.join([f"{PROJECT}/profiles/{given.profile}", os.environ.get("PYTHONPATH", "")])
+    surroundings = os.environ | {"PATH": path, "PYTHONPATH": plugin.rstrip(os.pathsep)}  # a profile may bring a plugin
+    return subprocess.run([*command, *given.more], cwd=PROJECT, env=surroundings).returncode
 
 
 def report(batch: Batch) -> None:

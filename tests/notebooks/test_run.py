@@ -47,6 +47,25 @@ def test_every_figure_of_a_page_fits_it_and_has_a_text(plain):
         assert all(re.findall(r' alt="([^"]*)"', "".join(shown))), name
 
 
+def test_the_commands_that_fill_the_papers_table_are_batches(plain, monkeypatch):
+    """Each names runs of the base network with pretrained weights, as page 13 looks for."""
+    monkeypatch.syspath_prepend(RUNNER.parent)
+    from batch import read
+
+    outputs = [o for cell in plain[2]["13_reproduction"].cells for o in cell.get("outputs", [])]
+    commands = re.findall(
+        r"^python tools/batch.py (\S+)(.*)$", "".join(o.get("text", "") for o in outputs), re.MULTILINE
+    )
+    asked = set()
+    for file, words in commands:
+        for job in read(file, " ".join("=".join(pair) for pair in re.findall(r"-p (\S+) (\S+)", words))).jobs:
+            s = job.settings
+            assert (s.network, s.recipe.pretrained, s.data_dir) == ("base", True, "DATA")
+            asked.add((s.dataset, s.bits, s.recipe.choose))
+    assert len(commands) == 6
+    assert len(asked) == 3 * 4 * 2
+
+
 def by_python(pictures, folder):
     hh.open(**SMALL, dataset=pictures, runs_dir=folder).fit(())
 
