@@ -13,7 +13,7 @@ import hhlib as hh
 PROJECT = Path(__file__).parent.parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 RUNNER = PROJECT / "tools" / "run_notebooks.py"
-SMALL = {"bits": 12, "epochs": 1, "erase": 0, "loss.alpha": 0.3, "precision": "float32", "image_size": 32}
+SMALL = {"bits": 12, "epochs": 1, "erase": 0, "clip": 0, "loss.alpha": 0.3, "precision": "float32", "image_size": 32}
 
 
 def run(pictures, folder, **more):
