@@ -11,7 +11,6 @@ land in a fresh folder, which stays if something is wrong.
 import argparse
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -41,13 +40,6 @@ def kill(process: subprocess.Popen, everything: bool) -> int:
     return len(chosen)
 
 
-def counts(folder: Path) -> tuple[int, int]:
-    """How often a job was started, and how often it ended well."""
-    log = folder / "job.log"
-    text = log.read_text() if log.is_file() else ""
-    return len(re.findall(r"^job started", text, re.M)), len(re.findall(r"^job ended .* with exit code 0,", text, re.M))
-
-
 def main() -> int:
     """Kill, start again, count; 1 if a job was repeated or is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,14 +64,14 @@ def main() -> int:
         done = f"{sum(job.finished for job in jobs)} of {len(jobs)} jobs finished"
         print(f"kill {number + 1} after {after:.0f} s: {killed} processes; {done}", flush=True)
     code = start(command).wait()
-    found = {job.folder: counts(PROJECT / job.folder) for job in jobs}
-    again = [ended for ended in found.values() if ended[0] > 1]
+    found = [job.counts for job in jobs]
+    again = [started for started, _ in found if started > 1]
     minutes = (time.perf_counter() - began) / 60
     table = place / Path(given.file).stem / "table.csv"
     print(f"last start: exit code {code}; {minutes:.1f} minutes in all; table made: {table.is_file()}")
     print(f"{len(jobs)} jobs; started more than once: {len(again)}; ended more or less than once: "
-          f"{sum(ended != 1 for _, ended in found.values())}")  # fmt: skip
-    good = code == 0 and all(ended == 1 for _, ended in found.values())
+          f"{sum(ended != 1 for _, ended in found)}")  # fmt: skip
+    good = code == 0 and all(ended == 1 for _, ended in found)
     if good:
         shutil.rmtree(place)
     return int(not good)

@@ -47,7 +47,7 @@ def kept(name: str, **where: Any) -> "Experiment":
     where: settings that say nothing about the run itself, such as data_dir, live and download.
     """
     run = runs.kept(name)
-    named = {key: run.parameters[key] for key in ("dataset", "method", "network", "bits", "seed")}
+    named = {key: run.parameters[key] for key in runs.NAMED}
     return Experiment(read(**named, **where), run)
 
 

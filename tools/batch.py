@@ -12,6 +12,7 @@ runs/<file's name>/table.csv, .md, .tex and .png. `--dry-run` lists the jobs and
 import argparse
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from hhlib.common import check_choice, check_whole, nearest
 
 os.environ.pop("NUMBA_NUM_THREADS", None)  # hhlib has set it for this process, but a job has its own threads
 
-GRID = ("dataset", "method", "network", "bits", "seed")  #: a batch runs every combination of these
+GRID = hh.runs.NAMED  #: a batch runs every combination of these
 KEYS = (*GRID, "settings", "pages", "resources")
 RESOURCES = {"threads": 1, "mem_mb": 4000, "runtime": 60, "gpu": 0}  #: of a job; runtime in minutes
 #: Settings that say where and how a run is done, but change nothing in its result.
@@ -60,6 +61,17 @@ class Job:
         """What the command line of `tools/job.py` gets."""
         values = hh.settings.words(self.settings.changes().items())
         return shlex.join(["--variant", self.variant, "--only", *self.pages, "-p", "settings", values])
+
+    @property
+    def log(self) -> str:
+        """What its `job.log` holds, of every start; "" before the first."""
+        path = PROJECT / self.folder / "job.log"
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How often it was started, and how often it ended well, by its log."""
+        return self.log.count("job started"), len(re.findall(r"job ended .* exit code 0\b", self.log))
 
     @property
     def finished(self) -> bool:
@@ -112,9 +124,10 @@ def read(path: str | Path, given: str = "") -> Batch:
         for values in product(*grid.values())
         for name, text in variants.items()
     ]
+    first = {}
     for job in jobs:
-        if same := [other for other in jobs if other is not job and other.folder == job.folder]:
-            raise ValueError(f"{path} asks for the same run twice: {job}; {same[0]}.")
+        if first.setdefault(job.folder, job) is not job:
+            raise ValueError(f"{path} asks for the same run twice: {first[job.folder]}; {job}.")
     return Batch(path.stem, jobs, _resources(content.get("resources") or {}))
 
 
@@ -184,16 +197,17 @@ def report(batch: Batch) -> None:
     print(f"\n{len(batch.jobs) - len(missing)} of {len(batch.jobs)} runs are finished.", end="")
     print(" The same command runs the others:" if missing else f" The table: {batch.folder}/table.md")
     for job in missing:
-        print(f"  {job}: {_reason(PROJECT / job.folder / 'job.log')}")
+        print(f"  {job}: {_reason(job)}")
 
 
-def _reason(log: Path) -> str:
+def _reason(job: Job) -> str:
     """What the log of a job says last, and where it is."""
-    if not log.is_file():
+    path = PROJECT / job.folder / "job.log"
+    if not path.is_file():
         return "not started"
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in job.log.splitlines() if line.strip()]
     failed = [line for line in lines[-20:] if " failed: " in line]
-    return f"{(failed or lines or ['stopped'])[-1]} ({log})"
+    return f"{(failed or lines or ['stopped'])[-1]} ({path})"
 
 
 def parse() -> argparse.Namespace:

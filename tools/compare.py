@@ -43,7 +43,7 @@ STARTS = {"hybridhash": lambda bits: 10 / bits, "hashnet": lambda bits: 10 / bit
 
 def settings_of(job: dict) -> hh.settings.Settings:
     """The settings of a job: those of the recipe, with its two factors."""
-    where = {name: job[name] for name in ("dataset", "method", "network", "bits", "seed")}
+    where = {name: job[name] for name in hh.runs.NAMED}
     start = hh.settings.read(**where).recipe
     knob = hh.losses.method(job["method"]).knob
     usual = STARTS.get(job["method"], lambda _: start.loss.get(knob, hh.losses.defaults(job["method"])[knob]))(
@@ -183,7 +183,7 @@ def tune(base: dict, datasets: list[str], methods: list[str], workers: int) -> d
 
 def write(name: str, rows: list[dict]) -> pd.DataFrame:
     """Keep a table as results/<name>.csv."""
-    plain = [{k: job[k] for k in ("dataset", "method", "network", "bits", "seed")} | row
+    plain = [{k: job[k] for k in hh.runs.NAMED} | row
              for row in rows for job in [row["job"]]]  # fmt: skip
     table = pd.DataFrame(plain).drop(columns="job")
     return write_table(name, table.drop_duplicates(["dataset", "method", "bits", "seed", "run"]))

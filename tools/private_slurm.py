@@ -88,12 +88,8 @@ class Cluster:
 
     def __exit__(self, *_):
         """End every job and every daemon."""
-        for name in (
-            signal.SIGINT,
-            signal.SIGTERM,
-            signal.SIGHUP,
-        ):  # an impatient second Ctrl-C must not leave a daemon
-            signal.signal(name, signal.SIG_IGN)
+        for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(name, signal.SIG_IGN)  # an impatient second Ctrl-C must not leave a daemon
         self.run("scancel", "--user", "root", check=False)
         with suppress(TimeoutError):
             wait_for(lambda: not self.run("squeue", "-h", check=False), 20, "jobs to end")

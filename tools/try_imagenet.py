@@ -27,11 +27,8 @@ import hhlib as hh
 from hhlib.data.lists import LIST_NAMES, write_list
 from hhlib.data.sources.imagenet import SYNSETS
 
-EACH = {
-    "train": 2,
-    "database": 5,
-    "query": 1,
-}  #: pictures per class in the made lists; the database has the training ones
+#: Pictures per class in the made lists; the training ones are in the database too, as in the published lists.
+EACH = {"train": 2, "database": 5, "query": 1}
 QUICK = ["-p", "image_size", "64", "-p", "epochs", "1"]
 
 

@@ -11,7 +11,6 @@ that have other work too.
 """
 
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -190,7 +189,7 @@ class Trial:
         if self.process.poll() is not None:
             raise RuntimeError("the batch ended before it could be disturbed.")
         running = [row for row in self.queue() if row["State"] == "RUNNING" and row["NodeList"] == node]
-        return next((row for row in running if "epoch" in self.log(self.job_of(row))), None)
+        return next((row for row in running if "epoch" in self.job_of(row).log), None)
 
     def queue(self) -> list[dict]:
         """All of SLURM's jobs, those that have ended too."""
@@ -206,25 +205,16 @@ class Trial:
         """The run that a SLURM job is for; its comment ends with the run's folder."""
         return next(job for job in self.known if row["Comment"].endswith(job.folder.replace("/", "_")))
 
-    def log(self, job: batches.Job) -> str:
-        """A run's job log; "" before there is one."""
-        path = PROJECT / job.folder / "job.log"
-        return path.read_text() if path.is_file() else ""
-
     def counted(self) -> tuple[dict, dict, dict]:
         """Starts and ends of each run, by its job log, and what they are when each is one; printed too."""
-        starts, ends = self.counts("job started"), self.counts(r"job ended .* exit code 0\b")
+        starts, ends = ({job.folder: job.counts[place] for job in self.jobs} for place in (0, 1))
         for job in self.jobs:
             self.say(f"  {job}: started {starts[job.folder]}, ended {ends[job.folder]}")
         return starts, ends, {job.folder: 1 for job in self.jobs}
 
-    def counts(self, pattern: str) -> dict[str, int]:
-        """How many lines of each run's job log match."""
-        return {job.folder: len(re.findall(pattern, self.log(job))) for job in self.jobs}
-
     def unfinished(self) -> list[batches.Job]:
         """The runs without a last file."""
-        return [job for job in self.jobs if job.folder not in self.finished()]
+        return [job for job in self.jobs if not job.finished]
 
     def finished(self) -> dict[str, int]:
         """When the last file of each finished run was written."""
