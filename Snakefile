@@ -4,12 +4,15 @@
 #     snakemake --cores 2 --config batch=batches/small.yml
 #
 # How it runs is in profiles/: `profiles/default` is used here, `--workflow-profile profiles/slurm` on a cluster.
+import os
 import shlex
 import sys
 from urllib.parse import unquote
 
 sys.path.insert(0, workflow.basedir + "/tools")
 import batch as batches
+
+os.environ.pop("NUMBA_NUM_THREADS", None)  # hhlib has set it for this process, but a job has its own threads
 
 BATCH = batches.read(config.get("batch", "batches/small.yml"), unquote(str(config.get("settings") or "")))
 JOBS = {job.folder: job for job in BATCH.jobs}

@@ -1,11 +1,21 @@
 """Settings of all tests."""
 
+from importlib import import_module
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
 from safetensors.torch import save_file
 
 settings.register_profile("kit", deadline=None)  # how long a case takes says nothing about the code
 settings.load_profile("kit")
+
+
+@pytest.fixture
+def from_tools(monkeypatch):
+    """``from_tools("batch")`` is a module of tools/, which is no package."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "tools")
+    return import_module
 
 
 @pytest.fixture

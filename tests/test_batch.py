@@ -18,11 +18,8 @@ TOOLS = PROJECT / "tools"
 
 
 @pytest.fixture
-def batch(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import batch
-
-    return batch
+def batch(from_tools):
+    return from_tools("batch")
 
 
 def written(folder, text):
@@ -159,10 +156,8 @@ def test_a_job_that_fails_is_named_the_others_go_on_and_none_is_done_twice(tmp_p
     assert lite0.read_text().count("network is 'lite0'") == 2
 
 
-def test_the_table_has_a_row_per_run_and_means_over_seeds(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(TOOLS)
-    import batch_table
-
+def test_the_table_has_a_row_per_run_and_means_over_seeds(from_tools, tmp_path):
+    batch_table = from_tools("batch_table")
     folders = [tmp_path / "digits" / f"csq-micro-{bits}bits-seed{seed}" for bits in (8, 16) for seed in (0, 1, 2)]
     for folder, expected in zip(folders, [0.5, 0.6, 0.7, 0.8, 0.8, 0.8], strict=True):
         bits, seed = int(folder.name.split("-")[2][:-4]), int(folder.name[-1])

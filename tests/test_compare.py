@@ -1,7 +1,6 @@
 """The comparison of methods on frozen vectors: a finished run is not repeated, and scores are those of the metrics."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +9,12 @@ import torch
 import hhlib as hh
 from hhlib import data
 
-TOOLS = Path(__file__).parent.parent / "tools"
 JOB = dict(table="fair", dataset="digits", method="csq", network="lite0", bits=8, seed=0, rate=1.0, knob=1.0)
 
 
 @pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import compare
-    import ranking
-
-    return compare, ranking
+def tools(from_tools):
+    return from_tools("compare"), from_tools("ranking")
 
 
 @pytest.fixture(scope="module")

@@ -34,12 +34,8 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    import croissant
-    import export
-
-    return export, croissant
+def tools(from_tools):
+    return from_tools("export"), from_tools("croissant")
 
 
 @pytest.fixture

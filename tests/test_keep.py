@@ -1,7 +1,5 @@
 """What is kept of a run fits together: the codes and scores are those of the rounded weights."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,15 +7,10 @@ from safetensors.torch import load_file
 
 import hhlib as hh
 
-TOOLS = Path(__file__).parent.parent / "tools"
-
 
 @pytest.fixture
-def keep(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import keep
-
-    return keep
+def keep(from_tools):
+    return from_tools("keep")
 
 
 def test_kept_codes_are_those_of_the_kept_weights(keep, tmp_path):

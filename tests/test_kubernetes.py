@@ -11,11 +11,8 @@ PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def tool(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    import try_kubernetes
-
-    return try_kubernetes
+def tool(from_tools):
+    return from_tools("try_kubernetes")
 
 
 @pytest.fixture

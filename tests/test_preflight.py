@@ -1,7 +1,6 @@
 """The dry run of a batch: what it says of data, weights and costs, and that it starts nothing."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,16 +8,10 @@ from PIL import Image
 
 import hhlib as hh
 
-TOOLS = Path(__file__).parent.parent / "tools"
-
 
 @pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import batch
-    import preflight
-
-    return batch, preflight
+def tools(from_tools):
+    return from_tools("batch"), from_tools("preflight")
 
 
 @pytest.fixture

@@ -215,11 +215,9 @@ SEEDS = {"recipe": 3, "why": 1, "ablations": 3, "trunk": 2, "prices": 3, "full":
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_every_variant_was_run_as_the_table_of_variants_says(name, monkeypatch):
+def test_every_variant_was_run_as_the_table_of_variants_says(name, from_tools):
     """Each with its commit and with settings that train it again."""
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    import control  # noqa: F401, makes the network known to timm
-
+    from_tools("control")  # makes the network known to timm
     rows = kept_table(name).fillna({"run": ""})  # digits as the kit does it needs no words
     for row in rows.to_dict("records"):
         assert re.fullmatch("[0-9a-f]{40}", row["git_commit"])

@@ -1,20 +1,14 @@
 """Executed notebooks as pages for a browser."""
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 
-PROJECT = Path(__file__).parent.parent
-
 
 @pytest.fixture
-def publish(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    import publish
-
-    return publish
+def publish(from_tools):
+    return from_tools("publish")
 
 
 @pytest.fixture

@@ -1,24 +1,18 @@
 """Every measured number that a README file or a page quotes is found in results/."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 from hhlib.runs import kept_table
 
-PROJECT = Path(__file__).parent.parent
 TRACED = pd.DataFrame([("page", "has 0.634 at 64 bits", "0.634", "cifar10.csv | bits == 64 | expected | mean")])
 TRACED.columns = ["file", "quote", "number", "source"]
 GIVEN = pd.DataFrame([("p*", "a level of #", "a convention")], columns=["file", "text", "why"])
 
 
 @pytest.fixture
-def quoted(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    import quoted
-
-    return quoted
+def quoted(from_tools):
+    return from_tools("quoted")
 
 
 def test_every_measured_number_is_traced_and_right(quoted):

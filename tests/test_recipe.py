@@ -1,7 +1,6 @@
 """Fields of the recipe that most runs leave off, and parts of the network that settings change."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -254,12 +253,9 @@ def test_the_mean_layer_is_one_linear_map_of_the_mean_vector():
 
 
 @pytest.fixture
-def control(monkeypatch):
+def control(from_tools):
     """A plain network that is not part of the kit; importing it makes it known to timm."""
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "tools")
-    import control
-
-    return control
+    return from_tools("control")
 
 
 def test_the_control_is_a_residual_network_for_small_pictures_with_the_same_hash_layer(control):

@@ -38,11 +38,8 @@ def test_the_table_of_methods_is_quoted_right():
 
 
 @pytest.fixture
-def tables(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    import tables
-
-    return tables
+def tables(from_tools):
+    return from_tools("tables")
 
 
 def test_nothing_is_out_of_date(tables):

@@ -1,6 +1,5 @@
 """One change at a time: what is trained is what the table says, and gains are between runs of the same seed."""
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,15 +15,11 @@ SHARED = {
     "ablations": "all parts",
     "prices": "as the kit does it",
 }
-TOOLS = Path(__file__).parent.parent / "tools"
 
 
 @pytest.fixture
-def variants(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    import variants
-
-    return variants
+def variants(from_tools):
+    return from_tools("variants")
 
 
 def given(folder, seeds=(0,)):

@@ -13,11 +13,8 @@ PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def verify(monkeypatch):
-    monkeypatch.syspath_prepend(PROJECT / "tools")
-    import verify
-
-    return verify
+def verify(from_tools):
+    return from_tools("verify")
 
 
 @pytest.fixture

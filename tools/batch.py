@@ -29,8 +29,6 @@ from run_notebooks import PROJECT, choose, parameter_parser
 import hhlib as hh
 from hhlib.common import check_choice, check_whole, nearest
 
-os.environ.pop("NUMBA_NUM_THREADS", None)  # hhlib has set it for this process, but a job has its own threads
-
 GRID = hh.runs.NAMED  #: a batch runs every combination of these
 KEYS = (*GRID, "settings", "pages", "resources")
 RESOURCES = {"threads": 1, "mem_mb": 4000, "runtime": 60, "gpu": 0}  #: of a job; runtime in minutes

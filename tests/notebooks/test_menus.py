@@ -2,7 +2,7 @@
 
 import nbformat
 from nbclient import NotebookClient
-from pages import NOTEBOOKS, RUNNER, drawings, executed, run
+from pages import NOTEBOOKS, drawings, executed, run
 
 
 def widget_errors(notebook):
@@ -21,12 +21,10 @@ def test_with_menus_no_callback_fails(tmp_path):
         assert "widgets" in notebook.metadata, name  # each has something to turn
 
 
-def test_no_cell_with_menus_is_waited_for_in_vain(monkeypatch):
+def test_no_cell_with_menus_is_waited_for_in_vain(from_tools):
     """With nbclient's own client, about one cell in ten hangs until its timeout, which is an error."""
-    monkeypatch.syspath_prepend(RUNNER.parent)
-    from asking import AskingKernelManager
-
+    manager = from_tools("asking").AskingKernelManager
     code = "from ipywidgets import interact\ninteract(lambda x: print(x), x=(0, 9));"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for _ in range(80)])
-    NotebookClient(notebook, timeout=60, kernel_manager_class=AskingKernelManager).execute()
+    NotebookClient(notebook, timeout=60, kernel_manager_class=manager).execute()
     assert all(cell.execution_count for cell in notebook.cells)

@@ -47,11 +47,9 @@ def test_every_figure_of_a_page_fits_it_and_has_a_text(plain):
         assert all(re.findall(r' alt="([^"]*)"', "".join(shown))), name
 
 
-def test_the_commands_that_fill_the_papers_table_are_batches(plain, monkeypatch):
+def test_the_commands_that_fill_the_papers_table_are_batches(plain, from_tools):
     """Each names runs of the base network with pretrained weights, as page 13 looks for."""
-    monkeypatch.syspath_prepend(RUNNER.parent)
-    from batch import read
-
+    read = from_tools("batch").read
     outputs = [o for cell in plain[2]["13_reproduction"].cells for o in cell.get("outputs", [])]
     commands = re.findall(
         r"^python tools/batch.py (\S+)(.*)$", "".join(o.get("text", "") for o in outputs), re.MULTILINE
@@ -96,27 +94,23 @@ def test_one_value_set_in_any_way_gives_the_same_run(way, pictures, plain, tmp_p
     assert records[0]["parameters"]["recipe"]["loss"] == {"alpha": 0.3}
 
 
-def test_the_runner_chooses_by_number(monkeypatch):
-    monkeypatch.syspath_prepend(RUNNER.parent)
-    from run_notebooks import choose
-
+def test_the_runner_chooses_by_number(from_tools):
+    choose = from_tools("run_notebooks").choose
     assert choose(None) == NOTEBOOKS
     assert [path.name for path in choose(["04", "03"])] == ["03_gpu_training.ipynb", "04_retrieval_evaluation.ipynb"]
     with pytest.raises(ValueError, match="'7'"):
         choose(["7"])
 
 
-def test_pages_that_look_inside_hybridhash_are_left_out_for_other_networks(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(RUNNER.parent)
-    from run_notebooks import INSIDE, suited
-
+def test_pages_that_look_inside_hybridhash_are_left_out_for_other_networks(from_tools, capsys):
+    runner = from_tools("run_notebooks")
     asking = [path for path in NOTEBOOKS if "check_hybridhash(network)" in path.read_text()]
-    assert [path.stem.split("_")[0] for path in asking] == list(INSIDE)
-    assert suited(NOTEBOOKS, "small") == NOTEBOOKS
-    assert suited(NOTEBOOKS, "timm:lite0") == [path for path in NOTEBOOKS if path not in asking]
+    assert [path.stem.split("_")[0] for path in asking] == list(runner.INSIDE)
+    assert runner.suited(NOTEBOOKS, "small") == NOTEBOOKS
+    assert runner.suited(NOTEBOOKS, "timm:lite0") == [path for path in NOTEBOOKS if path not in asking]
     assert asking[-1].stem in capsys.readouterr().out
     with pytest.raises(ValueError, match="looks inside HybridHash: it must be base, small, tiny, micro"):
-        suited(asking, "lite0")
+        runner.suited(asking, "lite0")
 
 
 def test_a_notebook_by_itself_refuses_bad_values_and_names_what_is_missing(tmp_path):
