@@ -15,8 +15,8 @@ os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
 from hhlib import network as network  # noqa: E402, after the line above: numba reads it once
 
 __version__ = "0.1.0"
-MODULES = ["attention", "baselines", "data", "experiment", "explain", "features", "losses", "metrics", "network"]
-MODULES += ["plots", "retrieval", "runs", "settings", "training", "widgets"]
+MODULES = ["attention", "baselines", "data", "experiment", "explain", "features", "index", "losses", "metrics"]
+MODULES += ["network", "plots", "retrieval", "runs", "settings", "training", "widgets"]
 __all__ = [*MODULES, "Experiment", "kept", "open"]  # noqa: F822, loaded by `__getattr__`
 
 

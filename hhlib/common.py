@@ -112,6 +112,11 @@ def check_setting(field: dataclasses.Field, value, kind) -> None:
         raise ValueError(f"{field.name} is {value!r}, but it must be {wanted}.")
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A path to write to, which replaces `path` only if everything went well; a crash leaves the old file."""

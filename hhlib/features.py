@@ -97,4 +97,4 @@ class Backbone:
         vectors = self.pool(split.query.pool, folder)
         parts = {name: Part(vectors, part.rows) for name, part in split.parts().items()}
         digest = hashlib.sha256(json.dumps(self.key).encode()).hexdigest()
-        return replace(split, **parts, network_size=None, vectors_of=f"{self.name} {digest[:12]}")
+        return replace(split, **parts, network_size=self.size, vectors_of=f"{self.name} {digest[:12]}")

@@ -25,6 +25,7 @@ FLOORS = [
     {"runs", "plots"},
     {"features"},
     {"training", "retrieval", "attention", "explain", "baselines"},
+    {"index"},
     {"widgets"},
     {"experiment"},
 ]

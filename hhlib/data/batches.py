@@ -1,14 +1,12 @@
 """Images as the network wants them: a whole batch at a time, on the batch's device."""
 
-import os
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.v2.functional import resize
 
-from hhlib.common import check_whole
+from hhlib.common import check_whole, usable_cores
 from hhlib.data.files import ImageFiles
 from hhlib.data.splits import Part
 
@@ -35,8 +33,7 @@ def loader(
         rows: use these rows of the part only, (m,) int64; `index` still counts in the whole part.
     """
     if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(8, cores) if isinstance(part.pool.images, ImageFiles) else 0  # more than 8 rarely help one GPU
+        workers = min(8, usable_cores()) if isinstance(part.pool.images, ImageFiles) else 0  # more than 8 rarely help one GPU
     return DataLoader(
         part if rows is None else Subset(part, rows.tolist()),
         batch_size=check_whole("batch_size", batch_size, 1),

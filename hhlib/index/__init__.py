@@ -1,0 +1,129 @@
+"""An index of a folder of pictures: codes, paths and vectors on disk, to search and to change.
+
+`store` keeps rows, `coder` makes codes, `encoding` goes through files, `searching` finds the nearest, `folder` is what
+is used.
+"""
+
+from pathlib import Path
+
+from hhlib import data, runs
+from hhlib.common import check_bits, check_choice, resolve
+from hhlib.index import coder as coders
+from hhlib.index import encoding, store
+from hhlib.index.encoding import Report
+from hhlib.index.folder import Coded, Hit, Index
+
+SAMPLE = 5000  #: pictures to which iterative quantisation is fitted, at most
+VECTORS = ("auto", "outputs", "backbone", "none")
+
+
+def build(
+    folder: str | Path,
+    *,
+    network: str = "lite0",
+    bits: int = 64,
+    run: runs.Run | str | Path | None = None,
+    where: str | Path | None = None,
+    vectors: str = "auto",
+    size: int | None = None,
+    workers: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Index:
+    """Code all pictures below a folder, and keep the codes on disk; an index that is there is brought up to date.
+
+    Without a run, no labels and no training are needed: a pretrained network looks at the pictures, and iterative
+    quantisation, fitted to them, makes codes of what it sees. Files that cannot be used are left out, see `Index.report`.
+    It resumes where it was stopped.
+
+    Args:
+        network: "lite0", or timm's name of a pretrained model.
+        bits: code length, 1 to 1024.
+        run: a trained network in place of both: a run, or its folder.
+        where: folder of the index; None is ``runs/<folder>/index-<network>-<bits>bits`` or, with a run, in its folder.
+        vectors: what breaks ties: the network's "outputs" (2 bytes per bit), the "backbone"'s vectors (2 bytes per
+            number, 1,280 of them for lite0), or "none". "auto" takes the vectors where nothing was trained.
+        size: side to which pictures are cut and scaled, in pixels; None is the network's own.
+        workers: processes that open pictures; None takes one per usable core.
+        seed: of iterative quantisation.
+        device, precision: see `hhlib.settings`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it holds no picture that can be read, or `where` an index of something else.
+        RuntimeError: if another process is writing to the index.
+    """
+    folder = resolve(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}.")
+    check_choice("vectors", vectors, VECTORS)
+    if run is None:
+        coder = coders.looking(network, bits=check_bits(bits), size=size, device=device, precision=precision)
+    else:
+        coder = coders.of_run(run if isinstance(run, runs.Run) else runs.Run(run), device)
+    if vectors == "backbone" and coder.backbone is None:
+        raise ValueError(f"vectors is 'backbone', but {coder.facts['network']} has no frozen one; it must be outputs.")
+    kind = vectors if vectors != "auto" else "backbone" if run is None else "outputs"
+    where = resolve(where) if where else default_place(folder, coder, run)
+    report = Report()
+    if not (where / "index.json").is_file():
+        with store.writing(where):
+            _begin(folder, coder, where, kind, report, workers, seed)
+    index = Index(where, device)
+    _check_same(index, folder, coder, kind)
+    index.update(workers=workers)
+    index.report.encoded += report.encoded
+    return index
+
+
+def open(where: str | Path, *, device: str = "auto") -> Index:  # noqa: A001, `hh.index.open` reads well
+    """An index on disk.
+
+    Raises:
+        FileNotFoundError: if there is none, or its first build was stopped.
+        ValueError: if it is damaged.
+    """
+    index = Index(resolve(where), device)
+    if not index.store.about["built"]:
+        raise FileNotFoundError(f"the build of {index.where} was stopped; `hhlib index {index.root}` resumes it.")
+    return index
+
+
+def default_place(folder: Path, coder: coders.Coder, run: runs.Run | str | Path | None) -> Path:
+    """Where the index of a folder is, unless said otherwise."""
+    name = data.short_name(folder)
+    if run is not None:
+        return (run.path if isinstance(run, runs.Run) else resolve(run)) / f"index-{name}"
+    network = coder.facts["network"].replace(":", "-")
+    return resolve("runs") / name / f"index-{network}-{coder.facts['bits']}bits"
+
+
+def find(root: str | Path = "runs") -> list[Path]:
+    """The indexes below a folder, the newest last."""
+    return [file.parent for file in sorted(resolve(root).glob("**/index.json"), key=lambda file: file.stat().st_mtime)]
+
+
+def _begin(folder: Path, coder: coders.Coder, where: Path, kind: str, report: Report, workers, seed: int) -> None:
+    """An index without rows; where nothing was trained, the codes' linear map is fitted to the first pictures."""
+    pictures = encoding.pictures_in(folder, folder, Report())
+    if not pictures:
+        raise ValueError(f"{folder} holds no picture that can be read.")
+    if "model" not in coder.facts:
+        sample, blocks = pictures[:SAMPLE], encoding.Blocks(where, coder)
+        encoding.look(coder, sample, blocks, report, workers)
+        coder = coders.fitted(coder, encoding.seen(blocks, sample), seed)
+    coder.save(where / "coder")
+    about = {"root": str(folder), "level": encoding.label_level(folder), "vectors": kind, "model": coder.model}
+    store.Store.create(where, about | {"built": False})
+
+
+def _check_same(index: Index, folder: Path, coder: coders.Coder, kind: str) -> None:
+    """Raise ValueError unless an index that exists is the one that was asked for."""
+    asked = coder.facts | {"root": str(folder), "vectors": kind}
+    there = index.coder.facts | {"root": str(index.root), "vectors": index.vectors}
+    for name, value in asked.items():
+        if there[name] != value:
+            raise ValueError(f"{index.where} is an index with {name} {there[name]!r}, not {value!r}; name another place.")
+    if "model" in coder.facts and index.model != coder.model:
+        raise ValueError(f"{index.where} is an index of another training of this network; name another place.")

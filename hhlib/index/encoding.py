@@ -1,0 +1,203 @@
+"""From files to rows: pictures are opened by worker processes, looked at in batches, and kept in blocks as they come.
+
+A block on disk is a segment whose codes are still empty and whose vectors are what the coder saw. Encoding that was
+stopped resumes after the last block, and no picture is looked at twice.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from hhlib import retrieval
+from hhlib.common import usable_cores
+from hhlib.data import ImageFiles, scan
+from hhlib.index.coder import Coder
+from hhlib.index.store import Segment, Texts, key_of, read_segment, write_segment
+
+BLOCK = 2048  #: pictures between two blocks on disk
+BATCH = 64  #: pictures that a worker opens and hands over at once
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file to be indexed."""
+
+    path: str  #: as the index names it
+    file: Path
+    label: str
+    fact: int  #: changes with the file, see `fact_of`
+
+
+def fact_of(file: Path) -> int:
+    """64 bits that change with a file's size or date. OSError if it cannot be looked at."""
+    stat = file.stat()
+    told = hashlib.blake2b(f"{stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=8).digest()
+    return int.from_bytes(told, "little")
+
+
+@dataclass
+class Report:
+    """What a change of an index did."""
+
+    encoded: int = 0  #: pictures that were looked at
+    kept: int = 0  #: pictures whose row was there already
+    removed: int = 0
+    left_out: dict[str, list[str]] = field(default_factory=dict)  #: reason -> files
+
+    def leave_out(self, reason: str, file: str) -> None:
+        """Note a file that cannot be used."""
+        self.left_out.setdefault(reason, []).append(file)
+
+
+class _Files(Dataset):
+    """Opened pictures, a batch at a time; a broken one is a sentence in place of a picture."""
+
+    def __init__(self, pictures: Sequence[Picture], size: int):
+        self.files = ImageFiles("/", [str(picture.file) for picture in pictures], size)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitems__(self, rows: list[int]) -> tuple[list[int], np.ndarray, list[tuple[int, str]]]:
+        opened, good, bad = [], [], []
+        for row in rows:
+            try:
+                opened.append(self.files[row].numpy())
+                good.append(row)
+            except (ValueError, OSError) as error:
+                bad.append((row, str(error)))
+        # as arrays, which go through a pipe: tensors would need shared memory, of which containers have little
+        return good, np.stack(opened) if opened else np.empty((0, *self.files.shape[1:]), np.uint8), bad
+
+
+class Blocks:
+    """What was looked at and is not in an index yet, in a folder of its own per backbone or network."""
+
+    def __init__(self, where: Path, coder: Coder):
+        key = coder.backbone.key if coder.backbone is not None else {"model": coder.model}
+        self.folder = where / "blocks" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+
+    def read(self) -> list[Segment]:
+        """The blocks on disk."""
+        return [read_segment(folder) for folder in sorted(self.folder.glob("[0-9]*"))]
+
+    def write(self, pictures: Sequence[Picture], seen: np.ndarray) -> None:
+        """Keep what was seen of some pictures, all or nothing."""
+        draft, number = self.folder / "draft", len([*self.folder.glob("[0-9]*")])
+        shutil.rmtree(draft, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_segment(draft, [_segment(pictures, seen)], np.stack([np.zeros(len(seen), int), np.arange(len(seen))], 1))
+        draft.rename(self.folder / f"{number:08d}")
+
+    def clear(self) -> None:
+        """Delete them all, of every network."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def _segment(pictures: Sequence[Picture], seen: np.ndarray) -> Segment:
+    n = len(pictures)
+    keys = np.array([key_of(picture.path) for picture in pictures], dtype=np.uint64)
+    facts = np.array([picture.fact for picture in pictures], dtype=np.uint64)
+    paths, labels = (Texts.of(getattr(picture, name) for picture in pictures) for name in ("path", "label"))
+    return Segment(keys, np.empty((n, 0), np.uint8), facts, paths, labels, seen)
+
+
+def pictures_in(folder: Path, root: Path, report: Report) -> list[Picture]:
+    """All pictures below a folder, in the order of their keys; files that cannot be used are in the report."""
+    found = scan(folder)
+    for reason, paths in found.trouble.items():
+        report.left_out.setdefault(reason, []).extend(paths)
+    labels = [";".join(each) for each in found.labels]
+    return _pictures([found.root / path for path in found.paths], labels, root, report)
+
+
+def pictures_of(files: Sequence[Path], root: Path, level: int | None, report: Report) -> list[Picture]:
+    """Single files; FileNotFoundError if one is missing. See `label_level` for `level`."""
+    if missing := [file for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"there is no file {missing[0]} ({len(missing)} of {len(files)} are missing).")
+    inside = [(*file.relative_to(root).parts,) if file.is_relative_to(root) else () for file in files]
+    labels = [parts[level] if level is not None and len(parts) > level + 1 else "" for parts in inside]
+    return _pictures(files, labels, root, report)
+
+
+def label_level(folder: Path) -> int | None:
+    """Which folder on a path names the class: 0 the first, 1 the second (train/cat/1.jpg); None: there are no classes."""
+    found = scan(folder)
+    return 1 if found.parts else 0 if any(found.labels) else None
+
+
+def _pictures(files: Sequence[Path], labels: Sequence[str], root: Path, report: Report) -> list[Picture]:
+    pictures = []
+    for file, label in zip(files, labels, strict=True):
+        path = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+        try:
+            pictures.append(Picture(path, file, label, fact_of(file)))
+        except OSError as error:  # deleted since it was listed
+            report.leave_out(error.strerror, path)
+    return sorted(pictures, key=lambda picture: key_of(picture.path))
+
+
+def seen(blocks: Blocks, pictures: Sequence[Picture]) -> np.ndarray:
+    """What was seen of these pictures, in the order of their keys: (n, D)."""
+    wanted = {picture.path for picture in pictures}
+    keys, rows = [], []
+    for block in blocks.read():
+        here = np.flatnonzero([path in wanted for path in block.paths])
+        keys.append(block.keys[here])
+        rows.append(block.vectors[here])
+    return np.concatenate(rows)[np.argsort(np.concatenate(keys))]
+
+
+def look(coder: Coder, pictures: Iterable[Picture], blocks: Blocks, report: Report, workers: int | None) -> None:
+    """Look at the pictures that no block has yet, and keep what was seen in blocks."""
+    done = {(path, int(fact)) for block in blocks.read() for path, fact in zip(block.paths, block.facts, strict=True)}
+    todo = [picture for picture in pictures if (picture.path, picture.fact) not in done]
+    held, seen = [], []
+    with tqdm(total=len(todo), desc="encoding", unit="picture", disable=not todo) as bar:
+        for rows, images, broken in _opened(todo, coder.facts["size"], workers):
+            for row, wrong in broken:
+                report.leave_out(_reason(wrong), todo[row].path)
+            if rows:
+                held += [todo[row] for row in rows]
+                seen.append(coder.look(torch.from_numpy(images)))
+                report.encoded += len(rows)
+            bar.update(len(rows) + len(broken))
+            if len(held) >= BLOCK:
+                blocks.write(held, np.concatenate(seen))
+                held, seen = [], []
+    if held:
+        blocks.write(held, np.concatenate(seen))
+
+
+def _opened(pictures: Sequence[Picture], size: int, workers: int | None) -> Iterator[tuple]:
+    """Batches of opened pictures, in order, from worker processes; few pictures are opened in this one."""
+    files = _Files(pictures, size)
+    if workers is None:
+        workers = 0 if len(pictures) <= 4 * BATCH else usable_cores()
+    batches = [[*range(start, min(start + BATCH, len(files)))] for start in range(0, len(files), BATCH)]
+    yield from DataLoader(files, batch_sampler=batches, collate_fn=tuple, num_workers=workers)
+
+
+def _reason(wrong: str) -> str:
+    """Why a picture could not be opened, without its name, so that equal reasons can be counted."""
+    return f"cannot be read ({wrong.rpartition('(')[2].rstrip(').')})" if "(" in wrong else wrong
+
+
+def coded(coder: Coder, block: Segment, wanted: dict[str, int], vectors: str) -> Segment | None:
+    """The rows of a block that are wanted (path -> fact), with codes and with vectors: "outputs", "backbone", "none"."""
+    rows = np.flatnonzero([wanted.get(p) == int(fact) for p, fact in zip(block.paths, block.facts, strict=True)])
+    if not len(rows):
+        return None
+    seen = block.vectors[rows]  # (n, D) or (n, K)
+    z = coder.outputs(seen)  # (n, K)
+    kept = {"outputs": z.numpy().astype(np.float16), "backbone": seen, "none": None}[vectors]
+    paths, labels = (Texts.of(texts[row] for row in rows) for texts in (block.paths, block.labels))
+    return Segment(block.keys[rows], retrieval.pack(z), block.facts[rows], paths, labels, kept)

@@ -1,0 +1,226 @@
+"""Rows of pictures on disk: folders of arrays that are written once, and a small file that says which of them count.
+
+    index.json            what the index is, and its segments, in order
+    segments/<name>/      up to a million rows: keys, codes, facts, paths, labels and, if kept, vectors
+    coder/                what makes a query's code, see `hhlib.index.coder`
+    .lock                 held by the one process that writes
+
+A change writes new segments, then replaces index.json, then deletes what it no longer names: a reader sees the old
+state or the new one, and a writer that is killed leaves one of the two.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from hhlib.common import atomic
+
+FORMAT = 1  #: changes when older versions could not read what is written
+LARGEST = 1 << 20  #: rows of a segment; so a change copies a part of a large index only
+PIECE = 1 << 15  #: rows copied at a time
+
+
+class Texts(Sequence):
+    """n texts in two arrays, which can be memory-mapped: their bytes, and where each ends."""
+
+    def __init__(self, raw: np.ndarray, ends: np.ndarray):
+        self.raw, self.ends = raw, ends  # (bytes,) uint8, (n,) int64
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Texts":
+        """From Python's texts; file names that are not UTF-8 keep their bytes."""
+        parts = [text.encode("utf-8", "surrogateescape") for text in texts]
+        ends = np.fromiter(accumulate(map(len, parts)), dtype=np.int64, count=len(parts))
+        return cls(np.frombuffer(b"".join(parts), dtype=np.uint8), ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, row: int) -> str:
+        start = self.ends[row - 1] if row else 0
+        return self.raw[start : self.ends[row]].tobytes().decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows in the order of their keys: a seeded order, so that the order of folders never decides between ties."""
+
+    keys: np.ndarray  #: (n,) uint64, see `key_of`; ascending in an index
+    codes: np.ndarray  #: (n, ceil(K/8)) uint8, packed
+    facts: np.ndarray  #: (n,) uint64, changes with a picture's file
+    paths: Texts  #: below the index's root, or absolute
+    labels: Texts  #: of each picture, joined by ";"; empty if it has none
+    vectors: np.ndarray | None  #: (n, D) float16
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def row(self, path: str) -> int | None:
+        """The row of a path, None if it is not here."""
+        key = key_of(path)
+        row = int(np.searchsorted(self.keys, key))
+        return row if row < len(self) and self.keys[row] == key and self.paths[row] == path else None
+
+
+def key_of(path: str) -> np.uint64:
+    """Where a path comes among others: 64 bits of its hash."""
+    raw = path.encode("utf-8", "surrogateescape")
+    return np.uint64(int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "big"))
+
+
+def write_segment(folder: Path, sources: Sequence[Segment], order: np.ndarray) -> Segment:
+    """Write rows of some segments as a new one -> it, memory-mapped.
+
+    order: (n, 2) int64, the segment and its row that each row comes from.
+    """
+    folder.mkdir(parents=True)
+    has = sources[0].vectors is not None
+    for name in ("keys", "codes", "facts", *(("vectors",) if has else ())):
+        arrays = [getattr(source, name) for source in sources]
+        shape = (len(order), *arrays[0].shape[1:])
+        out = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=arrays[0].dtype, shape=shape)
+        for start in range(0, len(order), PIECE):
+            piece = order[start : start + PIECE]
+            for number in np.unique(piece[:, 0]):
+                here = np.flatnonzero(piece[:, 0] == number)
+                out[start + here] = arrays[number][piece[here, 1]]
+        out.flush()
+    for name in ("paths", "labels"):
+        texts = Texts.of(getattr(sources[number], name)[row] for number, row in order.tolist())
+        np.save(folder / f"{name}.npy", texts.raw)
+        np.save(folder / f"{name}-ends.npy", texts.ends)
+    return read_segment(folder)
+
+
+def read_segment(folder: Path) -> Segment:
+    """A segment, memory-mapped."""
+    found = {}
+    for field in fields(Segment):
+        file = folder / f"{field.name}.npy"
+        ends = folder / f"{field.name}-ends.npy"
+        found[field.name] = np.load(file, mmap_mode="r", allow_pickle=False) if file.is_file() else None
+        if ends.is_file():
+            found[field.name] = Texts(found[field.name], np.load(ends, mmap_mode="r", allow_pickle=False))
+    return Segment(**found)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """The right to write to an index; it ends with the process, even if killed. RuntimeError if another has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=1):
+            yield
+    except Timeout as error:
+        raise RuntimeError(f"another process is writing to {folder}; try again when it has ended.") from error
+
+
+class Store:
+    """The segments of an index and what it says of itself.
+
+    Raises:
+        FileNotFoundError: if there is no index in the folder.
+        ValueError: if it is damaged, or of another format.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for last in (False, True):  # a writer may delete a segment between the two steps of reading
+            try:
+                self.read()
+                return
+            except FileNotFoundError:
+                if last or not (folder / "index.json").is_file():
+                    raise
+
+    @classmethod
+    def create(cls, folder: Path, about: dict) -> "Store":
+        """An index without rows."""
+        _write(folder, about | {"format": FORMAT, "segments": []})
+        return cls(folder)
+
+    def read(self) -> None:
+        """Read again what is on disk."""
+        file = self.folder / "index.json"
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no index in {self.folder}; `hhlib index FOLDER` makes one.")
+        try:
+            about = json.loads(file.read_text(encoding="utf-8"))
+            if about["format"] != FORMAT:
+                raise ValueError(f"its format is {about['format']}, but this version reads {FORMAT}")
+            names = about.pop("segments")
+            segments = [read_segment(self.folder / "segments" / name) for name in names]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{file} is no index that can be read ({type(error).__name__}: {error}).") from error
+        self.about, self.names, self.segments = about, names, segments
+
+    def __len__(self) -> int:
+        return sum(map(len, self.segments))
+
+    def find(self, path: str) -> tuple[int, int] | None:
+        """The segment and the row of a path; None if it is not in the index."""
+        found = ((number, segment.row(path)) for number, segment in enumerate(self.segments))
+        return next(((number, row) for number, row in found if row is not None), None)
+
+    def rows(self) -> Iterator[tuple[Segment, int]]:
+        """Every segment with each of its rows."""
+        return ((segment, row) for segment in self.segments for row in range(len(segment)))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """The right to write, see `writing`; what others wrote before is read first."""
+        with writing(self.folder):
+            self.read()
+            yield
+
+    def change(self, new: Sequence[Segment] = (), dropped: Iterable[str] = ()) -> int:
+        """Add rows and drop paths, in one step -> how many rows are gone. New rows of a path take the place of the old.
+
+        Small segments are merged with the new rows, so that there are never many.
+        """
+        gone = [place for path in dropped if (place := self.find(path))]
+        replaced = [place for segment in new for path in segment.paths if (place := self.find(path))]
+        kept = [np.ones(len(segment), dtype=bool) for segment in self.segments]
+        for number, row in gone + replaced:
+            kept[number][row] = False
+        size = sum(map(len, new))
+        merged = [n for n, k in enumerate(kept) if not k.all() or len(k) <= size]
+        sources = [self.segments[n] for n in merged] + [*new]
+        rows = [np.flatnonzero(kept[n]) for n in merged] + [np.arange(len(segment)) for segment in new]
+        names = [name for number, name in enumerate(self.names) if number not in merged]
+        _write(self.folder, self.about | {"segments": names + self._merge(sources, rows), "built": True})
+        self.read()
+        self._tidy()
+        return len(gone)
+
+    def _merge(self, sources: list[Segment], rows: list[np.ndarray]) -> list[str]:
+        """New segments of these rows of these segments -> their names."""
+        if not sum(map(len, rows)):
+            return []
+        order = np.concatenate([np.stack([np.full(len(r), n), r], axis=1) for n, r in enumerate(rows)])  # (n, 2)
+        keys = np.concatenate([source.keys[r] for source, r in zip(sources, rows, strict=True)])
+        order, names = order[np.argsort(keys, kind="stable")], []
+        for start in range(0, len(order), LARGEST):
+            names.append(uuid.uuid4().hex)
+            write_segment(self.folder / "segments" / names[-1], sources, order[start : start + LARGEST])
+        return names
+
+    def _tidy(self) -> None:
+        """Delete segments that index.json does not name: replaced ones, and those of a writer that was killed."""
+        for folder in (self.folder / "segments").glob("*"):
+            if folder.name not in self.names:
+                shutil.rmtree(folder, ignore_errors=True)  # a reader may still have it open where that forbids it
+
+
+def _write(folder: Path, about: dict) -> None:
+    with atomic(folder / "index.json") as draft:
+        draft.write_text(json.dumps(about, indent=1), encoding="utf-8")
