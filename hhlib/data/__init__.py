@@ -13,6 +13,7 @@ from hhlib.data.batches import augment, channel_statistics, class_by_class, load
 from hhlib.data.cache import KeptRows, cached, facts_of
 from hhlib.data.download import fetch
 from hhlib.data.files import ImageFiles, square_picture
+from hhlib.data.folders import Scan, scan, told
 from hhlib.data.lists import ImageList, find_lists, holds_lists, read_list, read_lists, write_list, write_lists
 from hhlib.data.own import folder_pool, table_pool
 from hhlib.data.protocols import PROTOCOLS, deviations, draw, split_pool, split_unseen

@@ -10,11 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from hhlib.common import check_whole, resolve
+
+#: What Pillow may open, whatever a file is called: no PostScript, which would start another program.
+FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"] + ["AVIF"] * features.check("avif")
+#: Extensions that count as pictures.
+EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm"} | ({".avif"} if "AVIF" in FORMATS else set())
+#: Extensions of pictures that cannot be opened, and what they are.
+OTHER_FORMATS = dict.fromkeys((".heic", ".heif", ".hif"), "HEIC") | dict.fromkeys((".psd", ".psb"), "Photoshop")
+OTHER_FORMATS |= dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".raw"), "RAW")
+OTHER_FORMATS |= {".jxl": "JPEG XL", ".jp2": "JPEG 2000", ".svg": "SVG", ".xcf": "GIMP", ".dcm": "DICOM"}
+OTHER_FORMATS |= {} if "AVIF" in FORMATS else {".avif": "AVIF"}
 
 DECODER = 2  #: changes when pictures are decoded in another way, so that older caches are not reused
 

@@ -9,6 +9,7 @@ import torch
 
 from hhlib.common import resolve
 from hhlib.data.files import ImageFiles, clean_path
+from hhlib.data.folders import Scan, scan, told  # noqa: F401
 from hhlib.data.splits import Pool
 
 #: Extensions that count as pictures.
