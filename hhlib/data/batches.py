@@ -33,7 +33,8 @@ def loader(
         rows: use these rows of the part only, (m,) int64; `index` still counts in the whole part.
     """
     if workers is None:
-        workers = min(8, usable_cores()) if isinstance(part.pool.images, ImageFiles) else 0  # more than 8 rarely help one GPU
+        on_disk = isinstance(part.pool.images, ImageFiles)
+        workers = min(8, usable_cores()) if on_disk else 0  # more than 8 rarely help one GPU
     return DataLoader(
         part if rows is None else Subset(part, rows.tolist()),
         batch_size=check_whole("batch_size", batch_size, 1),

@@ -7,6 +7,7 @@ is used.
 from pathlib import Path
 
 from hhlib import data, runs
+from hhlib import network as networks
 from hhlib.common import check_bits, check_choice, resolve
 from hhlib.index import coder as coders
 from hhlib.index import encoding, store
@@ -34,8 +35,8 @@ def build(
     """Code all pictures below a folder, and keep the codes on disk; an index that is there is brought up to date.
 
     Without a run, no labels and no training are needed: a pretrained network looks at the pictures, and iterative
-    quantisation, fitted to them, makes codes of what it sees. Files that cannot be used are left out, see `Index.report`.
-    It resumes where it was stopped.
+    quantisation, fitted to them, makes codes of what it sees. Files that cannot be used are left out, and
+    `Index.report` says which. It resumes where it was stopped.
 
     Args:
         network: "lite0", or timm's name of a pretrained model.
@@ -54,7 +55,7 @@ def build(
         ValueError: if it holds no picture that can be read, or `where` an index of something else.
         RuntimeError: if another process is writing to the index.
     """
-    folder = resolve(folder)
+    folder, report = resolve(folder), Report()
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}.")
     check_choice("vectors", vectors, VECTORS)
@@ -64,14 +65,15 @@ def build(
         coder = coders.of_run(run if isinstance(run, runs.Run) else runs.Run(run), device)
     if vectors == "backbone" and coder.backbone is None:
         raise ValueError(f"vectors is 'backbone', but {coder.facts['network']} has no frozen one; it must be outputs.")
-    kind = vectors if vectors != "auto" else "backbone" if run is None else "outputs"
     where = resolve(where) if where else default_place(folder, coder, run)
-    report = Report()
     if not (where / "index.json").is_file():
+        kind = vectors if vectors != "auto" else "backbone" if run is None else "outputs"
         with store.writing(where):
             _begin(folder, coder, where, kind, report, workers, seed)
     index = Index(where, device)
-    _check_same(index, folder, coder, kind)
+    chosen = {"vectors": vectors, "precision": precision} | ({"size": size} if size else {})
+    asked = {name: coder.facts[name] for name in ("network", "bits")} | {"root": str(folder)}
+    _check_same(index, coder, asked | {name: value for name, value in chosen.items() if value != "auto"})
     index.update(workers=workers)
     index.report.encoded += report.encoded
     return index
@@ -106,7 +108,8 @@ def find(root: str | Path = "runs") -> list[Path]:
 
 def _begin(folder: Path, coder: coders.Coder, where: Path, kind: str, report: Report, workers, seed: int) -> None:
     """An index without rows; where nothing was trained, the codes' linear map is fitted to the first pictures."""
-    pictures = encoding.pictures_in(folder, folder, Report())
+    level = encoding.label_level(folder)
+    pictures = encoding.pictures_of(encoding.files_in(folder, Report()), folder, level, report)
     if not pictures:
         raise ValueError(f"{folder} holds no picture that can be read.")
     if "model" not in coder.facts:
@@ -114,16 +117,16 @@ def _begin(folder: Path, coder: coders.Coder, where: Path, kind: str, report: Re
         encoding.look(coder, sample, blocks, report, workers)
         coder = coders.fitted(coder, encoding.seen(blocks, sample), seed)
     coder.save(where / "coder")
-    about = {"root": str(folder), "level": encoding.label_level(folder), "vectors": kind, "model": coder.model}
+    about = {"root": str(folder), "level": level, "vectors": kind, "model": coder.model}
     store.Store.create(where, about | {"built": False})
 
 
-def _check_same(index: Index, folder: Path, coder: coders.Coder, kind: str) -> None:
-    """Raise ValueError unless an index that exists is the one that was asked for."""
-    asked = coder.facts | {"root": str(folder), "vectors": kind}
+def _check_same(index: Index, coder: coders.Coder, asked: dict) -> None:
+    """Raise ValueError unless an index that was there already is the one that was asked for."""
     there = index.coder.facts | {"root": str(index.root), "vectors": index.vectors}
     for name, value in asked.items():
         if there[name] != value:
-            raise ValueError(f"{index.where} is an index with {name} {there[name]!r}, not {value!r}; name another place.")
-    if "model" in coder.facts and index.model != coder.model:
-        raise ValueError(f"{index.where} is an index of another training of this network; name another place.")
+            wrong = f"{index.where} is an index with {name} {there[name]!r}, not {value!r}"
+            raise ValueError(f"{wrong}; name another place for a new one.")
+    if "model" in coder.facts and networks.digest(index.coder.net) != networks.digest(coder.net):
+        raise ValueError(f"{index.where} is an index of another training; name another place for a new one.")

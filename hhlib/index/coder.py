@@ -39,8 +39,9 @@ class Coder:
     @cached_property
     def model(self) -> str:
         """What codes depend on, as a digest: codes of different models must never be compared."""
+        facts = {name: value for name, value in self.facts.items() if name != "trained"}  # a run may be renamed
         weights = [network.digest(self.net), *([self.backbone.key["weights"]] if self.backbone else [])]
-        return hashlib.sha256(json.dumps([self.facts, weights], sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([facts, weights], sort_keys=True).encode()).hexdigest()
 
     def look(self, images: Tensor) -> np.ndarray:
         """Pictures (B, 3, S, S) uint8 -> vectors (B, D) float16 or, without a backbone, outputs (B, K) float32."""
@@ -82,13 +83,15 @@ def load(folder: Path, device: str = "auto") -> Coder:
 def of_run(run: runs.Run, device: str = "auto") -> Coder:
     """A trained network, as a coder."""
     record, device = run.record, training.choose_device(device)
-    name, recipe = record["parameters"]["network"], record["parameters"]["recipe"]
-    frozen, small = network.kind(name) == "frozen", record["parameters"]["dataset"].split("-")[0] in sources.MEMORY
-    size = record["model"].get("img_size") or record["data"].get("image_size")
+    parameters, data = record["parameters"], record["data"]
+    name, bits = parameters["network"], parameters["bits"]
+    frozen, small = network.kind(name) == "frozen", parameters["dataset"].split("-")[0] in sources.MEMORY
+    size = record["model"].get("img_size") or data.get("image_size")
     size = size or network.input_size(name, picture=32 if small else None)  # runs of older versions do not say it
-    facts = {"network": name, "size": size, "bits": record["parameters"]["bits"], "model": record["model"]}
-    facts |= {"mean": record["data"]["mean"], "std": record["data"]["std"], "flip": bool(recipe["flip_average"])}
-    wanted = "auto" if frozen else record["parameters"]["precision"]  # the run's is that of the head
+    flip = bool(parameters["recipe"]["flip_average"] and data.get("flip", True))
+    facts = {"network": name, "size": size, "bits": bits, "mean": data["mean"], "std": data["std"], "flip": flip}
+    facts |= {"model": record["model"]}
+    wanted = "auto" if frozen else parameters["precision"]  # the run's is that of the head
     facts |= {"precision": training.choose_precision(wanted, device), "trained": run.path.name}
     return Coder(facts, run.model().to(device), device)
 

@@ -7,6 +7,7 @@ stopped resumes after the last block, and no picture is looked at twice.
 import hashlib
 import json
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from hhlib import retrieval
 from hhlib.common import usable_cores
-from hhlib.data import ImageFiles, scan
+from hhlib.data import ImageFiles, scan, told
 from hhlib.index.coder import Coder
 from hhlib.index.store import Segment, Texts, key_of, read_segment, write_segment
 
@@ -51,6 +52,10 @@ class Report:
     kept: int = 0  #: pictures whose row was there already
     removed: int = 0
     left_out: dict[str, list[str]] = field(default_factory=dict)  #: reason -> files
+
+    def __str__(self) -> str:
+        counts = f"{self.encoded:,} pictures encoded, {self.kept:,} there already, {self.removed:,} removed"
+        return counts + (f"; left out: {told(self.left_out)}" if self.left_out else "")
 
     def leave_out(self, reason: str, file: str) -> None:
         """Note a file that cannot be used."""
@@ -110,39 +115,34 @@ def _segment(pictures: Sequence[Picture], seen: np.ndarray) -> Segment:
     return Segment(keys, np.empty((n, 0), np.uint8), facts, paths, labels, seen)
 
 
-def pictures_in(folder: Path, root: Path, report: Report) -> list[Picture]:
-    """All pictures below a folder, in the order of their keys; files that cannot be used are in the report."""
+def files_in(folder: Path, report: Report) -> list[Path]:
+    """The pictures below a folder; files that cannot be used are in the report."""
     found = scan(folder)
     for reason, paths in found.trouble.items():
         report.left_out.setdefault(reason, []).extend(paths)
-    labels = [";".join(each) for each in found.labels]
-    return _pictures([found.root / path for path in found.paths], labels, root, report)
+    return [found.root / path for path in found.paths]
 
 
 def pictures_of(files: Sequence[Path], root: Path, level: int | None, report: Report) -> list[Picture]:
-    """Single files; FileNotFoundError if one is missing. See `label_level` for `level`."""
+    """Files as an index names them, in the order of their keys. FileNotFoundError if one is missing.
+
+    level: which folder below `root` names the class, see `label_level`.
+    """
     if missing := [file for file in files if not file.is_file()]:
         raise FileNotFoundError(f"there is no file {missing[0]} ({len(missing)} of {len(files)} are missing).")
-    inside = [(*file.relative_to(root).parts,) if file.is_relative_to(root) else () for file in files]
-    labels = [parts[level] if level is not None and len(parts) > level + 1 else "" for parts in inside]
-    return _pictures(files, labels, root, report)
+    pictures = []
+    for file in files:
+        path = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+        folders = path.split("/")[:-1] if file.is_relative_to(root) and level is not None else []
+        label = unicodedata.normalize("NFC", "".join(folders[level : level + 1]) if folders else "")  # as `scan` does
+        pictures.append(Picture(path, file, label, fact_of(file)))
+    return sorted(pictures, key=lambda picture: key_of(picture.path))
 
 
 def label_level(folder: Path) -> int | None:
-    """Which folder on a path names the class: 0 the first, 1 the second (train/cat/1.jpg); None: there are no classes."""
+    """Which folder on a path names a picture's class: 0 the first, 1 the second (train/cat/1.jpg); None: none."""
     found = scan(folder)
     return 1 if found.parts else 0 if any(found.labels) else None
-
-
-def _pictures(files: Sequence[Path], labels: Sequence[str], root: Path, report: Report) -> list[Picture]:
-    pictures = []
-    for file, label in zip(files, labels, strict=True):
-        path = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-        try:
-            pictures.append(Picture(path, file, label, fact_of(file)))
-        except OSError as error:  # deleted since it was listed
-            report.leave_out(error.strerror, path)
-    return sorted(pictures, key=lambda picture: key_of(picture.path))
 
 
 def seen(blocks: Blocks, pictures: Sequence[Picture]) -> np.ndarray:
@@ -192,7 +192,7 @@ def _reason(wrong: str) -> str:
 
 
 def coded(coder: Coder, block: Segment, wanted: dict[str, int], vectors: str) -> Segment | None:
-    """The rows of a block that are wanted (path -> fact), with codes and with vectors: "outputs", "backbone", "none"."""
+    """The rows of a block that are wanted (path -> fact), with codes, and with the `vectors` that an index keeps."""
     rows = np.flatnonzero([wanted.get(p) == int(fact) for p, fact in zip(block.paths, block.facts, strict=True)])
     if not len(rows):
         return None

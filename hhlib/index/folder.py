@@ -1,7 +1,7 @@
 """The pictures of a folder, coded and kept on disk: search them, add some, remove some.
 
-    index = hh.index.build("animals", network="lite0")
-    index.search("new.jpg", k=10)  # [Hit(path=..., distance=..., similarity=...), ...]
+index = hh.index.build("animals", network="lite0")
+index.search("new.jpg", k=10)  # [Hit(path=..., distance=..., similarity=...), ...]
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hhlib import retrieval
 from hhlib.common import check_whole, nearest, resolve
-from hhlib.data import ImageFiles, scan, square_picture
+from hhlib.data import ImageFiles, square_picture
 from hhlib.index import coder as coders
 from hhlib.index import encoding, searching
 from hhlib.index.encoding import Picture, Report
@@ -71,7 +71,9 @@ class Index:
         f = self.coder.facts
         how = f["trained"] or f["model"]["by"]
         kept = "no vectors" if self.vectors == "none" else f"vectors of the {self.vectors}"
-        return f"{len(self):,} pictures of {self.root}: {self.bits} bits of {f['network']} ({how}), {kept}; {self.where}"
+        return (
+            f"{len(self):,} pictures of {self.root}: {self.bits} bits of {f['network']} ({how}), {kept}; {self.where}"
+        )
 
     @property
     def paths(self) -> list[str]:
@@ -133,7 +135,9 @@ class Index:
         if rerank and self.vectors == "none":
             raise ValueError(f"rerank is {rerank}, but this index keeps no vectors; it must be 0.")
         if isinstance(query, Tensor | np.ndarray) and query.dtype != torch.uint8:
-            raise ValueError("query is an array, which does not say what coded it; give a picture, or index.encode(it).")
+            raise ValueError(
+                "query is an array, which does not say what coded it; give a picture, or index.encode(it)."
+            )
         coded = query if isinstance(query, Coded) else self.encode(query)
         if coded.model != self.model:
             raise ValueError(
@@ -179,7 +183,10 @@ class Index:
         return self._done(report)
 
     def remove(self, pictures: str | Path | Iterable[str | Path]) -> Report:
-        """Remove pictures from the index; their files stay. ValueError, before anything is removed, for an unknown one."""
+        """Remove pictures from the index; their files stay.
+
+        Raises ValueError, before anything is removed, for a picture that is not in the index.
+        """
         pictures = [pictures] if isinstance(pictures, str | Path) else [*pictures]
         with self.store.writing():
             names = {self._name(self._place(path)) for path in pictures}
@@ -190,7 +197,7 @@ class Index:
         """Bring the index up to date with the files: new and changed ones are coded, rows without a file removed."""
         report = Report()
         with self.store.writing():
-            wanted = encoding.pictures_in(self.root, self.root, report)
+            wanted = self._pictures(self.root, report)
             there = {picture.path for picture in wanted}
             outside = [path for path in self.paths if Path(path).is_absolute() and Path(path).is_file()]
             gone = [path for path in self.paths if path not in there.union(outside)]
@@ -227,9 +234,13 @@ class Index:
 
     def _pictures(self, what, report: Report) -> list[Picture]:
         """The files that a caller means; those that cannot be used are in the report."""
-        if isinstance(what, str | Path) and resolve(what).is_dir():
-            return encoding.pictures_in(resolve(what), self.root, report)
-        files = [resolve(path) for path in ([what] if isinstance(what, str | Path) else what)]
+        what = [what] if isinstance(what, str | Path) else what
+        files = []
+        for path in map(resolve, what):
+            if path.is_dir():
+                files += encoding.files_in(path, report)
+            else:
+                files.append(path)
         return encoding.pictures_of(files, self.root, self.store.about["level"], report)
 
     def _place(self, path: str | Path) -> tuple[int, int]:

@@ -235,7 +235,13 @@ class Trainer:
         sizes = dict(num_classes=len(split.classes), train_size=len(self.part))
         facts = dict(sizes=split.sizes, trained_on=len(self.part), validation=len(self.validation))
         facts |= dict(vectors_of=split.vectors_of) if split.vectors_of else {}
-        facts |= dict(topk=split.protocol.topk, split_seed=split.seed, fingerprint=split.fingerprint())
+        facts |= dict(
+            image_size=split.image_size,
+            flip=split.flip,
+            topk=split.protocol.topk,
+            split_seed=split.seed,
+            fingerprint=split.fingerprint(),
+        )
         return {
             "parameters": settings.named() | {"recipe": dict(vars(recipe)), "precision": self.precision},
             "model": start.model_of(split, settings),
