@@ -56,7 +56,11 @@ def index(given: argparse.Namespace) -> tuple[dict, str]:
         print(f"codes by the trained network in {run}; --network lite0 takes an untrained one")
         made = hh.index.build(folder, run=run, where=given.to and _path(given.to), **how)
     else:
-        named = {"network": given.network or "lite0", "bits": given.bits or 64, "seed": given.seed}
+        named = {
+            "network": given.network or "lite0",
+            "bits": 64 if given.bits is None else given.bits,
+            "seed": given.seed,
+        }
         made = hh.index.build(folder, where=given.to and _path(given.to), **named, **how)
     answer = {"index": str(made.where), "pictures": len(made), "bits": made.bits, **vars(made.report)}
     return answer, f"{made}\n{made.report}"

@@ -48,7 +48,8 @@ def earlier_state(run: Run, record: dict) -> dict | None:
     if not path.is_file():
         return None
     old, new = _comparable(run.record), _comparable(record)
-    old["data"] = {"classes": new["data"]["classes"]} | old["data"]  # older runs kept no class names
+    kept_since = ("classes", "image_size", "flip")  # older runs do not say these
+    old["data"] = {name: new["data"][name] for name in kept_since} | old["data"]
     for part in ("parameters", "model", "loss", "data"):
         for name, before, now in _differences(old[part], new[part]):
             raise ValueError(

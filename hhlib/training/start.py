@@ -35,7 +35,8 @@ def parts(split: data.Split, settings: Settings) -> tuple[data.Part, data.Part]:
     """
     if losses.method(settings.method).family == "asymmetric":
         return split.database, split.database.subset(np.arange(0))
-    return data.hold_out(split.train, settings.recipe.validation, settings.seed)
+    part, held = data.hold_out(split.train, settings.recipe.validation, settings.seed)
+    return (part, held) if len(held) > 1 else (split.train, held.subset(np.arange(0)))  # one has none to be near to
 
 
 def check(split: data.Split, settings: Settings) -> None:
