@@ -190,22 +190,6 @@ def test_links_are_followed_once_and_what_is_left_out_is_said(animals, tmp_path)
     assert pool.labels.sum(dim=0).tolist() == [40, 20]
 
 
-def test_a_picture_is_upright_and_sixteen_bits_become_eight(tmp_path):
-    pixels = np.zeros((4, 8, 3), dtype=np.uint8)
-    pixels[:, :4] = 255  # the left half is white
-    exif = Image.Exif()
-    exif[0x0112] = 6  # "turn me to the right": white comes to the top
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    Image.fromarray(np.full((4, 4), 128 << 8, dtype=np.uint16)).save(tmp_path / "deep.png")
-    files = data.ImageFiles(tmp_path, ["turned.png", "deep.png", "float.tif"], 4)
-    assert files[0][0, 0].tolist() == [255] * 4
-    assert files[0][0, -1].tolist() == [0] * 4
-    assert files[1].unique().tolist() == [128]
-    Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(ValueError, match="float.tif .*32 bits"):
-        files[2]
-
-
 def test_a_table_and_its_lists_tell_the_same(table, tmp_path):
     split = data.split_pool(data.table_pool(table, size=4), query=2, train=4)
     data.write_lists(split, tmp_path / "lists")

@@ -7,17 +7,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from hhlib.common import check_whole, resolve
 
-#: What Pillow may open, whatever a file is called: no PostScript, which would start another program.
-FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"] + ["AVIF"] * features.check("avif")
+#: What Pillow may open, whatever a file is called: no PostScript, which would start another program. JPEG includes MPO.
+FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"] + ["AVIF"] * features.check("avif")
 #: Extensions that count as pictures.
 EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm"} | ({".avif"} if "AVIF" in FORMATS else set())
@@ -27,7 +28,16 @@ OTHER_FORMATS |= dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", 
 OTHER_FORMATS |= {".jxl": "JPEG XL", ".jp2": "JPEG 2000", ".svg": "SVG", ".xcf": "GIMP", ".dcm": "DICOM"}
 OTHER_FORMATS |= {} if "AVIF" in FORMATS else {".avif": "AVIF"}
 
-DECODER = 2  #: changes when pictures are decoded in another way, so that older caches are not reused
+#: Pixels of the largest picture that is read: twice Pillow's own limit, from where on it refuses too. Up to here, it
+#: only warns; a photograph of 100 megapixels is nothing to warn about.
+MOST_PIXELS = 178_956_970
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+#: EXIF orientation -> what turns the picture upright.
+_TO = Image.Transpose
+TURNS = {2: _TO.FLIP_LEFT_RIGHT, 3: _TO.ROTATE_180, 4: _TO.FLIP_TOP_BOTTOM, 5: _TO.TRANSPOSE}
+TURNS |= {6: _TO.ROTATE_270, 7: _TO.TRANSVERSE, 8: _TO.ROTATE_90}
+
+DECODER = 3  #: changes when pictures are decoded in another way, so that older caches are not reused
 
 
 def clean_path(text: str, place: str) -> str:
@@ -45,7 +55,8 @@ class ImageFiles:
     """n image files, indexed like a (n, 3, S, S) uint8 tensor: ``files[3]`` is (3, S, S), ``files[rows]`` (B, 3, S, S).
 
     Opened when used, several at once in threads, and not kept. The largest central square of a picture is scaled to
-    S x S, upright as its EXIF orientation says; grey pictures get three equal channels, 16 bits per channel become 8.
+    S x S, upright as its EXIF orientation says; grey pictures get three equal channels, 16 bits per channel become 8,
+    and what is transparent becomes white.
 
     `paths` are n paths relative to `root`; `size` is S in pixels, at least 1. `where` says where the path of a row came
     from, for messages ("train.txt line 12"); it must be picklable.
@@ -84,25 +95,76 @@ class ImageFiles:
     def _open(self, row: int) -> Tensor:
         path = self.file(row)
         try:
-            with Image.open(path) as image:
-                return square_picture(image, self.size)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.where(row)}: {path} is not a picture, or is damaged ({error}).") from error
+            return read_picture(path, self.size)
+        except ValueError as error:
+            raise ValueError(f"{self.where(row)}: {path} cannot be used: {error}.") from error
+
+
+def read_picture(file: str | Path | BinaryIO, size: int) -> Tensor:
+    """Open a picture of one of the `FORMATS` -> `square_picture`, (3, size, size) uint8.
+
+    Raises ValueError with the reason, whatever is wrong with it.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return square_picture(image, size)
+    except UnidentifiedImageError:
+        raise ValueError(f"its content is none of {', '.join(FORMATS)}, or its head is damaged") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"it has more than {_mega(2 * MOST_PIXELS)}, but {_mega(MOST_PIXELS)} are allowed") from None
+    except (MemoryError, Refused):
+        raise
+    except Exception as error:  # whatever a damaged file makes a decoder raise
+        raise ValueError(f"it is damaged or cut short ({error})") from error
+
+
+class Refused(ValueError):
+    """A picture that is whole, but cannot be used."""
 
 
 def square_picture(image: Image.Image, size: int) -> Tensor:
-    """An opened picture, upright, in colour, cut to its central square and scaled: (3, size, size) uint8.
+    """An opened picture, upright, in colour, on white, cut to its central square and scaled: (3, size, size) uint8.
 
-    Raises OSError, SyntaxError or ValueError if it is damaged, cut short, or its pixels have 32 bits.
+    Raises ValueError if it has more than `MOST_PIXELS`, or its pixels are numbers of no agreed range; and whatever
+    Pillow raises where it is damaged or cut short.
     """
+    if image.width * image.height > MOST_PIXELS:
+        found = _mega(image.width * image.height)
+        raise Refused(f"it has {found}, but {_mega(MOST_PIXELS)} are allowed; save it smaller")
     image.draft("RGB", (size, size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):  # 16 bits; Pillow by itself would cut off whatever is above 255
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    elif upright.mode in ("I", "F"):
-        raise ValueError(f"its pixels have 32 bits, of no agreed range (mode {upright.mode}); save it with 8 or 16")
-    square = ImageOps.fit(upright.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+    square = ImageOps.fit(_in_colour(image), (size, size), Image.Resampling.BICUBIC)
+    if square.mode == "RGBA":
+        square = Image.alpha_composite(Image.new("RGBA", square.size, "white"), square).convert("RGB")
+    turn = _turn(image)
+    square = square if turn is None else square.transpose(turn)  # last, where it is small: all sides are treated alike
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def _in_colour(image: Image.Image) -> Image.Image:
+    """RGB or, where a picture has transparency, RGBA; 16 bits become 8."""
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG"))
+    if sixteen:  # Pillow by itself would cut off whatever is above 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        tags = getattr(image, "tag_v2", {})
+        bits = (tags.get(258) or (32,))[0]  # BitsPerSample of a TIFF
+        kind = "floating-point" if image.mode == "F" else "signed" if tags.get(339) == (2,) else "whole"
+        raise Refused(f"its pixels are {kind} numbers of {bits} bits, which say nothing of what is black or white; "
+                      "save it with 8 bits, or 16 without a sign")  # fmt: skip
+    wanted = "RGBA" if image.has_transparency_data else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns a loaded picture upright, by its EXIF orientation; None if that cannot be read."""
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # cameras and editors write EXIF that is broken in many ways; the pixels are fine
+        return None
+
+
+def _mega(pixels: int) -> str:
+    return f"{pixels / 1e6:,.0f} megapixels"
 
 
 @cache
