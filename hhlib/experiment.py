@@ -79,7 +79,7 @@ class Experiment:
         """The data set's query, train and database part; read when first asked for."""
         s, size = self.settings, self._side()
         where = dict(root=s.data_dir, size=size, lists=s.lists or None)
-        return data.load(s.dataset, seed=s.seed, cache=s.cache, download=s.download, **where)
+        return data.load(s.dataset, seed=s.seed, cache=s.cache, download=s.download, skip=s.skip, **where)
 
     def _side(self) -> int | None:
         """Side of the pictures in pixels; None leaves those in memory as they are, and scales those on disk to 224."""
@@ -223,6 +223,7 @@ class Experiment:
             codes["database"] = retrieval.pack(self.encode("database")) if learnt is None else learnt
             kept = {f"{part}_codes": packed for part, packed in codes.items()}
             kept |= {f"{part}_labels": labels for part, labels in self.labels.items()}
+            kept |= {f"{part}_paths": np.array(self._part(part).paths) for part in codes if self.split.query.pool.paths}
             self.run.save_codes(**kept, bits=np.array(self.settings.bits))
         stored = self.run.codes()
         return {part: stored[f"{part}_codes"] for part in ("query", "database")}
@@ -234,6 +235,7 @@ class Experiment:
 
     def score(self, query=None, database=None, **policy) -> dict:
         """`metrics.evaluate` with these codes, or the run's own, and the run's labels; nothing is kept."""
+        self.split.need_labels()
         query = self.codes["query"] if query is None else query
         database = self.codes["database"] if database is None else database
         packed = query.dtype == database.dtype == np.uint8

@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resize
 
 from hhlib import network
 from hhlib.common import check_choice, check_whole, resolve
-from hhlib.data import ImageFiles, KeptRows, Part, Pool, Split, facts_of, normalise
+from hhlib.data import ImageFiles, KeptRows, Pool, Split, facts_of, normalise
 
 BATCH = 128  # pictures per pass
 
@@ -95,6 +95,5 @@ class Backbone:
     def split(self, split: Split, folder: str | Path) -> Split:
         """The same split with vectors in place of pictures, see `pool`; the parts of one pool share one file."""
         vectors = self.pool(split.query.pool, folder)
-        parts = {name: Part(vectors, part.rows) for name, part in split.parts().items()}
         digest = hashlib.sha256(json.dumps(self.key).encode()).hexdigest()
-        return replace(split, **parts, network_size=self.size, vectors_of=f"{self.name} {digest[:12]}")
+        return split.moved(vectors, network_size=self.size, vectors_of=f"{self.name} {digest[:12]}")

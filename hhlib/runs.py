@@ -6,7 +6,7 @@ runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
     model.safetensors     the chosen weights (best on the validation part)
     training_state.pt     what is needed to resume
     database_codes.npz    codes that an asymmetric method learnt for the database
-    codes.npz             packed codes and labels of query and database set
+    codes.npz             packed codes and labels of query and database set, and paths where pictures have them
     metrics.json          the scores
     figures/, notebooks/  what the notebooks drew; their executed copies, as .ipynb and .html
 """
@@ -171,7 +171,8 @@ class Run:
         return net.eval()
 
     def codes(self) -> dict[str, np.ndarray]:
-        """Packed codes and labels: query_codes, query_labels, database_codes, database_labels, bits."""
+        """Packed codes and labels: query_codes, query_labels, database_codes, database_labels, bits; query_paths
+        and database_paths, text, where pictures have paths."""
         with np.load(self.need("codes.npz", "evaluation"), allow_pickle=False) as stored:
             return dict(stored)
 

@@ -118,7 +118,7 @@ def test_sixteen_bits_become_eight(opened, most, scaled):
     ],
 )
 def test_numbers_of_no_agreed_range_are_refused(opened, pixels, reason):
-    with pytest.raises(ValueError, match=f"map.tif cannot be used: its pixels are {reason}"):
+    with pytest.raises(ValueError, match=f"map.tif is made of {reason}"):
         opened("map.tif", Image.fromarray(pixels))
 
 
@@ -127,7 +127,7 @@ def test_signed_numbers_of_sixteen_bits_are_refused_for_what_they_are(opened):
     tags += [(279, 4, 32), (339, 3, 2)]  # SampleFormat 2: signed
     head = b"II*\0" + struct.pack("<IH", 8, len(tags))
     body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags).ljust(112, b"\0")
-    with pytest.raises(ValueError, match=r"ct.tif cannot be used: its pixels are signed numbers of 16 bits"):
+    with pytest.raises(ValueError, match="ct.tif is made of signed numbers of 16 bits"):
         opened("ct.tif", (head + body)[:134].ljust(134, b"\0") + bytes(32))
 
 
@@ -140,7 +140,7 @@ def test_signed_numbers_of_sixteen_bits_are_refused_for_what_they_are(opened):
     ],
 )
 def test_other_formats_are_not_opened_under_a_pictures_name(opened, name, raw):
-    with pytest.raises(ValueError, match=f"{name} cannot be used: its content is none of JPEG, PNG"):
+    with pytest.raises(ValueError, match=f"{name} is no JPEG, PNG"):
         opened(name, raw)
 
 
@@ -153,7 +153,7 @@ def test_damage_is_named_and_nothing_else_escapes(opened, tmp_path, extension):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"whole.{extension}")
     raw = (tmp_path / f"whole.{extension}").read_bytes()
-    with pytest.raises(ValueError, match="cannot be used"):
+    with pytest.raises(ValueError, match="is damaged or cut short|is no JPEG"):
         opened(f"cut.{extension}", raw[: len(raw) // 2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow notices and can live with
@@ -164,7 +164,7 @@ def test_damage_is_named_and_nothing_else_escapes(opened, tmp_path, extension):
             try:
                 opened(f"broken.{extension}", bytes(broken))
             except ValueError as error:
-                assert "cannot be used" in str(error)  # noqa: PT017, not every damage is seen
+                assert f"broken.{extension} is " in str(error)  # noqa: PT017, not every damage is seen
 
 
 def black(width, height):
@@ -184,12 +184,10 @@ def test_a_hundred_megapixels_are_read_without_a_word(opened):
         assert opened("large.png", black(10_000, 10_000))[0, 0].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(
-    ("side", "words"), [(14_000, "it has 196 megapixels, but 179"), (20_000, "more than 358 megapixels, but 179")]
-)
+@pytest.mark.parametrize(("side", "words"), [(14_000, "it has 196"), (20_000, "it has more than 358")])
 def test_too_many_pixels_are_counted(opened, side, words):
     head = black(side, 1)
     head = head[:20] + struct.pack(">I", side) + head[24:]
     head = head[:29] + struct.pack(">I", zlib.crc32(head[12:29])) + head[33:]  # the height is `side` too
-    with pytest.raises(ValueError, match=f"bomb.png cannot be used: .*{words}"):
+    with pytest.raises(ValueError, match=f"bomb.png is larger than the 179 megapixels .* .{words}"):
         opened("bomb.png", head)

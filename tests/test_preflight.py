@@ -51,7 +51,7 @@ def test_a_picture_that_is_missing_or_damaged_is_named(tools, lists, capsys):
     (lists / "d07.png").write_bytes(b"no picture")
     assert asked(tools, lists) == 1
     said = capsys.readouterr().out
-    assert "d07.png is not a picture" in said
+    assert "d07.png is no JPEG" in said
     assert said.endswith("Not ready.\n")
 
 

@@ -35,7 +35,10 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
           that have one there. The last two are None if content is not compared, and near-duplicates are looked for
           among queries only. ``repeats``: copies under another name inside each part, likewise.
         - ``unanswered``: queries that have a label and no right answer in the database.
+
+    Raises ValueError if nothing has a label.
     """
+    split.need_labels()
     if protocol is not None:
         check_choice("protocol", protocol, PROTOCOLS)
     parts, images = split.parts(), split.query.pool.images
@@ -73,7 +76,9 @@ def similar_share(query: Part, database: Part) -> float:
 
 
 def right_answers(query: Part, database: Part) -> Tensor:
-    """How many database images share a label with each query: (Q,) int64."""
+    """How many database images share a label with each query: (Q,) int64. ValueError if there are no labels."""
+    if not query.labels.shape[1]:
+        raise ValueError("these pictures have no labels, so none is a right answer.")
     theirs = database.labels.float().T  # (C, n)
     return torch.cat([(block.float() @ theirs > 0).sum(dim=1) for block in query.labels.split(32)])
 
@@ -167,5 +172,4 @@ def _notes(facts: dict, split: Split) -> list[str]:
 
 def _list_digest(part: Part) -> str:
     """SHA-256 over the part's paths and labels, in order."""
-    names = "\n".join(map(part.pool.path, part.rows.tolist()))
-    return hashlib.sha256(names.encode() + part.labels.numpy().tobytes()).hexdigest()
+    return hashlib.sha256("\n".join(part.paths).encode() + part.labels.numpy().tobytes()).hexdigest()

@@ -32,6 +32,7 @@ OTHER_FORMATS |= {} if "AVIF" in FORMATS else {".avif": "AVIF"}
 #: only warns; a photograph of 100 megapixels is nothing to warn about.
 MOST_PIXELS = 178_956_970
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+TOO_LARGE = f"larger than the {MOST_PIXELS / 1e6:.0f} megapixels that are allowed"
 #: EXIF orientation -> what turns the picture upright.
 _TO = Image.Transpose
 TURNS = {2: _TO.FLIP_LEFT_RIGHT, 3: _TO.ROTATE_180, 4: _TO.FLIP_TOP_BOTTOM, 5: _TO.TRANSPOSE}
@@ -82,7 +83,7 @@ class ImageFiles:
         if not len(rows):
             return torch.empty(0, *self.shape[1:], dtype=torch.uint8)
         # A loader's worker is one of several processes: threads of its own would only be in the way.
-        several = map if get_worker_info() else _threads(os.getpid()).map
+        several = map if get_worker_info() else threads(os.getpid()).map
         return torch.stack(list(several(self._open, rows.tolist())))
 
     def file(self, row: int) -> Path:
@@ -97,40 +98,40 @@ class ImageFiles:
         try:
             return read_picture(path, self.size)
         except ValueError as error:
-            raise ValueError(f"{self.where(row)}: {path} cannot be used: {error}.") from error
+            raise ValueError(f"{self.where(row)}: {path} is {error}.") from error
+
+
+class Unusable(ValueError):
+    """Why a picture cannot be used, in words that follow "is"; what is between brackets is about this one alone."""
 
 
 def read_picture(file: str | Path | BinaryIO, size: int) -> Tensor:
     """Open a picture of one of the `FORMATS` -> `square_picture`, (3, size, size) uint8.
 
-    Raises ValueError with the reason, whatever is wrong with it.
+    Raises Unusable, whatever is wrong with it.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:
             return square_picture(image, size)
     except UnidentifiedImageError:
-        raise ValueError(f"its content is none of {', '.join(FORMATS)}, or its head is damaged") from None
+        raise Unusable(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or damaged at the start") from None
     except Image.DecompressionBombError:
-        raise ValueError(f"it has more than {_mega(2 * MOST_PIXELS)}, but {_mega(MOST_PIXELS)} are allowed") from None
-    except (MemoryError, Refused):
+        raise Unusable(f"{TOO_LARGE} (it has more than {2 * MOST_PIXELS / 1e6:.0f})") from None
+    except (MemoryError, Unusable):
         raise
     except Exception as error:  # whatever a damaged file makes a decoder raise
-        raise ValueError(f"it is damaged or cut short ({error})") from error
-
-
-class Refused(ValueError):
-    """A picture that is whole, but cannot be used."""
+        reason = "damaged or cut short" if getattr(error, "errno", None) is None else "not readable"
+        raise Unusable(f"{reason} ({error})") from error
 
 
 def square_picture(image: Image.Image, size: int) -> Tensor:
     """An opened picture, upright, in colour, on white, cut to its central square and scaled: (3, size, size) uint8.
 
-    Raises ValueError if it has more than `MOST_PIXELS`, or its pixels are numbers of no agreed range; and whatever
-    Pillow raises where it is damaged or cut short.
+    Raises Unusable if it has more than `MOST_PIXELS`, or its pixels are numbers of no agreed range; and whatever Pillow
+    raises where it is damaged or cut short.
     """
     if image.width * image.height > MOST_PIXELS:
-        found = _mega(image.width * image.height)
-        raise Refused(f"it has {found}, but {_mega(MOST_PIXELS)} are allowed; save it smaller")
+        raise Unusable(f"{TOO_LARGE} (it has {image.width * image.height / 1e6:.0f})")
     image.draft("RGB", (size, size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
     square = ImageOps.fit(_in_colour(image), (size, size), Image.Resampling.BICUBIC)
     if square.mode == "RGBA":
@@ -149,8 +150,8 @@ def _in_colour(image: Image.Image) -> Image.Image:
         tags = getattr(image, "tag_v2", {})
         bits = (tags.get(258) or (32,))[0]  # BitsPerSample of a TIFF
         kind = "floating-point" if image.mode == "F" else "signed" if tags.get(339) == (2,) else "whole"
-        raise Refused(f"its pixels are {kind} numbers of {bits} bits, which say nothing of what is black or white; "
-                      "save it with 8 bits, or 16 without a sign")  # fmt: skip
+        what = f"made of {kind} numbers of {bits} bits, which do not say what is black and what is white"
+        raise Unusable(f"{what} (save it with 8 bits, or with 16 without a sign)")
     wanted = "RGBA" if image.has_transparency_data else "RGB"
     return image if image.mode == wanted else image.convert(wanted)
 
@@ -163,11 +164,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _mega(pixels: int) -> str:
-    return f"{pixels / 1e6:,.0f} megapixels"
-
-
 @cache
-def _threads(process: int) -> ThreadPoolExecutor:
+def threads(process: int) -> ThreadPoolExecutor:
     """One pool per process (a forked one inherits the object, but not its threads): decoding releases Python's lock."""
     return ThreadPoolExecutor(thread_name_prefix="open-image")

@@ -82,7 +82,12 @@ def write_list(path: str | Path, paths: list[str], labels: np.ndarray) -> None:
     a path that would not be read back as it is.
     """
     path, labels = resolve(path), np.asarray(labels)
-    if labels.shape[:1] != (len(paths),) or labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
+    if (
+        labels.shape[:1] != (len(paths),)
+        or labels.ndim != 2
+        or not labels.shape[1]
+        or not np.isin(labels, (0, 1)).all()
+    ):
         raise ValueError(f"labels have shape {labels.shape}, but {len(paths)} paths need ({len(paths)}, C) of 0 and 1.")
     for name in paths:
         if name != clean_path(name, str(path)) or name != name.strip() or "\n" in name:
@@ -139,7 +144,7 @@ def write_lists(split: Split, folder: str | Path) -> None:
     """Write a split as the three list files and `classes.txt`, to be read by `read_lists`."""
     folder = resolve(folder)
     for name, part in split.parts().items():
-        write_list(folder / LIST_NAMES[name], [*map(part.pool.path, part.rows.tolist())], part.labels.numpy())
+        write_list(folder / LIST_NAMES[name], part.paths, part.labels.numpy())
     with atomic(folder / "classes.txt") as draft:
         draft.write_text("\n".join(split.classes) + "\n")
 

@@ -1,6 +1,9 @@
 """The field's protocols by name, and how a split is drawn: by a protocol, from own pictures, or with unseen classes."""
 
+import hashlib
 import numbers
+import unicodedata
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -92,21 +95,26 @@ def deviations(split: Split, protocol: Protocol) -> list[str]:
 def split_pool(
     pool: Pool, *, query: int | float, train: int | float, seed: int = 0, name: str = "own", train_in_database=False
 ) -> Split:
-    """Draw a split of own pictures: queries first, then training pictures; the database is the rest.
+    """Draw a split of own pictures by their paths; the database is the rest.
 
-    Each combination of labels gives its share, so that classes of unequal size stay in proportion. `query` and `train`
-    are numbers of pictures (int), or shares of all (float, above 0 and below 1); `seed` is at least 0. With
-    `train_in_database` the training pictures are in the database too; scores are then a little too good.
-    Raises ValueError if a number is out of range, or nothing is left for the database.
+    Seed and path give each picture a number u in 0..1, and the numbers say where it belongs. With shares (float, above
+    0 and below 1), it is a query if u < query, and a training picture if u < query + train: a new picture moves no
+    other, and parts have about these shares. With whole numbers of pictures (int), those with the smallest u are
+    queries, the next smallest training pictures: the number is exact, so a new picture can push one out.
+    `seed` is at least 0. With `train_in_database` the training pictures are in the database too; scores are then a
+    little too good. Raises ValueError if a number is out of range, or a part would be empty.
     """
     total = len(pool.labels)
     q, t = _count("query", query, total), _count("train", train, total)
     if q + t >= total:
         raise ValueError(f"query and train take {q} + {t} of {total} pictures, but the database needs some too.")
-    others, queries = hold_out(Part(pool, np.arange(total)), q / total, seed)
-    rest, training = hold_out(others, t / (total - q), seed)
-    database = others if train_in_database else rest
-    return given_split(name, queries, training, database, about="Drawn from own pictures.", seed=seed)
+    u = _drawn(map(pool.path, range(total)), seed)
+    asks = _lowest(u, query)
+    u[asks] = np.inf
+    teaches = _lowest(u, train, above=query if query < 1 else q / total)
+    kept = ~asks if train_in_database else ~asks & ~teaches
+    parts = (Part(pool, np.flatnonzero(mask)) for mask in (asks, teaches, kept))
+    return given_split(name, *parts, about="Drawn from own pictures.", seed=seed)
 
 
 def split_unseen(
@@ -116,15 +124,15 @@ def split_unseen(
 
     The usual protocols ask whether codes tell known classes apart; this one asks whether that carries over. Pictures
     with labels of both kinds are left out. (Sablayrolles et al., "How should we evaluate supervised hashing?", 2017.)
-    `unseen` names the classes that training must not see, or gives their share of all classes (drawn by `seed`).
-    `query` is how many of their pictures are queries, as a number or a share; the others are the database.
-    Raises ValueError for an unknown class, or if no class is left on one side.
+    `unseen` names the classes that training must not see, or gives their share of all classes (drawn by `seed` and
+    their names). `query` is how many of their pictures are queries, as a number or a share, drawn as by `split_pool`;
+    the others are the database. Raises ValueError for an unknown class, or if no class is left on one side.
     """
     classes = pool.classes
     check_whole("seed", seed, 0)
     if isinstance(unseen, numbers.Real):
-        drawn = np.random.default_rng(seed).permutation(len(classes))[: _count("unseen", unseen, len(classes))]
-        unseen = [classes[i] for i in drawn]
+        drawn = _lowest(_drawn(classes, seed), _count("unseen", unseen, len(classes)))
+        unseen = [classes[i] for i in np.flatnonzero(drawn)]
     unseen = [unseen] if isinstance(unseen, str) else list(unseen)
     for given in unseen:
         if given not in classes:
@@ -134,13 +142,31 @@ def split_unseen(
         raise ValueError(f"unseen names {hidden.sum()} of {len(classes)} classes, but some must be on each side.")
     labels = pool.labels.numpy().astype(bool)
     has_hidden, has_known = labels[:, hidden].any(axis=1), labels[:, ~hidden].any(axis=1)
-    strange = Part(pool, np.flatnonzero(has_hidden & ~has_known))
+    strange = np.flatnonzero(has_hidden & ~has_known)
     if len(strange) < 2:
         raise ValueError(f"only {len(strange)} pictures show unseen classes alone, but there must be 2 or more.")
-    database, queries = hold_out(strange, _count("query", query, len(strange)) / len(strange), seed)
-    training = Part(pool, np.flatnonzero(has_known & ~has_hidden))
+    _count("query", query, len(strange))
+    asks = _lowest(_drawn(map(pool.path, strange), seed), query)
+    parts = (Part(pool, rows) for rows in (strange[asks], np.flatnonzero(has_known & ~has_hidden), strange[~asks]))
     about = "Queries and database show only classes that training never sees."
-    return given_split(name, queries, training, database, about=about, seed=seed)
+    return given_split(name, *parts, about=about, seed=seed)
+
+
+def _drawn(names: Iterable[str], seed: int) -> np.ndarray:
+    """A number in 0..1 for each name, (n,) float64: the same on every machine, whatever other names there are."""
+    start = f"{check_whole('seed', seed, 0)} "
+    texts = (unicodedata.normalize("NFC", start + name).encode() for name in names)  # macOS writes names otherwise
+    raw = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+    return np.frombuffer(raw, dtype="<u8") / 2**64
+
+
+def _lowest(u: np.ndarray, wanted: int | float, above: float = 0.0) -> np.ndarray:
+    """Which numbers (n,) are below `above` plus a share or, for a whole number, the smallest so many: (n,) bool."""
+    if not isinstance(wanted, numbers.Integral):
+        return u < above + wanted
+    lowest = np.zeros(len(u), dtype=bool)
+    lowest[np.argsort(u, kind="stable")[:wanted]] = True
+    return lowest
 
 
 def _count(name: str, wanted: int | float, total: int) -> int:

@@ -5,7 +5,7 @@ import os
 import posixpath
 import warnings
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,11 @@ class Part(Dataset):
 
     __getitems__ = batch  # the name under which PyTorch's DataLoader asks for a whole batch
 
+    @property
+    def paths(self) -> list[str]:
+        """The images' names in list files."""
+        return [*map(self.pool.path, self.rows.tolist())]
+
     def subset(self, indices: np.ndarray) -> "Part":
         """The part made of these rows of this part; indices start again at 0."""
         return Part(self.pool, self.rows[torch.as_tensor(np.asarray(indices))])
@@ -93,6 +98,7 @@ class Split:
     network_size: int | None = None  #: side to which images are scaled on the device, in pixels; None leaves them
     #: which backbone's vectors (n, D) are in the place of the images, with a digest of its weights; empty for pictures
     vectors_of: str = ""
+    validation: Part | None = None  #: what chooses the epoch, where it is given; None cuts it from the training set
 
     @property
     def classes(self) -> list[str]:
@@ -124,20 +130,36 @@ class Split:
         return {"query": self.query, "train": self.train, "database": self.database}
 
     def fingerprint(self) -> str:
-        """SHA-256 over the three lists: equal if the same images are in the same order."""
+        """SHA-256 over the three lists, and a given validation part: equal if the same images are in the same order."""
         digest = hashlib.sha256()
-        for name, part in self.parts().items():
+        for name, part in (self.parts() | self._given()).items():
             paths, rows = part.pool.paths, part.rows.numpy()
             digest.update(name.encode())
             digest.update("\n".join(paths[row] for row in rows).encode() if paths else rows.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def moved(self, pool: Pool, **changes) -> "Split":
+        """The same rows of another pool; `changes` are other fields that differ."""
+        parts = {name: Part(pool, part.rows) for name, part in (self.parts() | self._given()).items()}
+        return replace(self, **parts, **changes)
+
+    def _given(self) -> dict[str, Part]:
+        """The validation part, if it is given."""
+        return {} if self.validation is None else {"validation": self.validation}
+
+    def need_labels(self) -> None:
+        """Raise ValueError if there are no labels."""
+        if not self.classes:
+            raise ValueError(f"{self.name} has no labels, so there is nothing to train or to score; a folder with a "
+                             "folder per class has them, and `hhlib index FOLDER` searches without.")  # fmt: skip
 
 
 def given_split(name: str, query: Part, train: Part, database: Part, *, about: str, seed=0, check=True) -> Split:
     """A split of given parts. Raises ValueError if one is empty or, with `check`, a query is in another part."""
     split = Split(name, seed, Protocol(len(query), len(train), "lists", False, about), query, train, database)
     if empty := [part for part, size in split.sizes.items() if not size]:
-        raise ValueError(f"{', '.join(empty)} would be empty: {len(query.pool.labels)} pictures are too few for this.")
+        few = f"{len(query.pool.labels)} pictures are too few for these shares"
+        raise ValueError(f"{', '.join(empty)} would be empty: {few}; give whole numbers, or another seed.")
     if check:
         check_disjoint(split)
     return split

@@ -78,6 +78,7 @@ class Settings:
     runs_dir: str = setting("runs", "folder for results; relative to the project")
     download: bool = setting(False, "fetch missing data (CIFAR-10: 170 MB, COCO: 20 GB)")
     cache: bool = setting(False, "decode pictures on disk once, into a file below data_dir")
+    skip: bool = setting(False, "own pictures: go on without those that cannot be used")
     topk: int | None = setting(None, "cut-off k of mAP@k; none: the protocol's", at_least(1))
     device: str = setting("auto", "auto, cpu or cuda", one_of("auto", "cpu", "cuda"))
     precision: str = setting("auto", "auto, float32 or bf16", one_of("auto", "float32", "bf16"))

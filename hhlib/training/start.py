@@ -31,16 +31,19 @@ def parts(split: data.Split, settings: Settings) -> tuple[data.Part, data.Part]:
     """What is trained on, and what is held out to choose the epoch.
 
     Asymmetric methods learn a code for each database image, so the database is what they train on, and none of it can
-    be held out: they keep the last epoch.
+    be held out: they keep the last epoch. A validation part that the data set gives is used as it is.
     """
     if losses.method(settings.method).family == "asymmetric":
         return split.database, split.database.subset(np.arange(0))
-    part, held = data.hold_out(split.train, settings.recipe.validation, settings.seed)
+    part, held = split.train, split.validation
+    if held is None or not settings.recipe.validation:
+        part, held = data.hold_out(split.train, settings.recipe.validation, settings.seed)
     return (part, held) if len(held) > 1 else (split.train, held.subset(np.arange(0)))  # one has none to be near to
 
 
 def check(split: data.Split, settings: Settings) -> None:
     """Raise ValueError unless split and settings fit together."""
+    split.need_labels()
     data.check_disjoint(split)
     recipe, kind = settings.recipe, networks.kind(settings.network)
     if recipe.pretrained:

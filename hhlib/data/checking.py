@@ -1,0 +1,60 @@
+"""Whether pictures can be opened, found out before any work starts, and once for each picture."""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from hhlib.common import atomic
+from hhlib.data.files import DECODER, Unusable, read_picture, threads
+
+BLOCK = 512  # pictures between two moves of the bar
+
+
+def unusable(root: Path, paths: list[str], verdicts: Path) -> dict[str, list[str]]:
+    """Open every picture at a small scale -> those that cannot be used, by their reason, as `Scan.trouble` has them.
+
+    `verdicts` is a file that keeps which pictures were fine, by path, size and date: they are not opened again.
+    """
+    facts = np.array([_fact(root, path) for path in paths], dtype=np.uint64)
+    fine = np.empty(0, dtype=np.uint64)
+    with suppress(OSError, ValueError, EOFError):  # none yet, or damaged: all are opened
+        fine = np.load(verdicts, allow_pickle=False)
+    todo, wrong = np.flatnonzero(~np.isin(facts, fine)), {}
+    good = np.isin(facts, fine)
+    try:
+        with tqdm(total=len(todo), desc="checking", unit="picture", disable=not len(todo)) as bar:
+            for rows in np.split(todo, range(BLOCK, len(todo), BLOCK)):
+                found = threads(os.getpid()).map(lambda row: _reason(root / paths[row]), rows)
+                for row, reason in zip(rows, found, strict=True):
+                    good[row] = not reason
+                    if reason:
+                        wrong.setdefault(reason, []).append(paths[row])
+                bar.update(len(rows))
+    finally:  # even after Ctrl-C
+        if good[todo].any():
+            with suppress(OSError), atomic(verdicts) as draft, draft.open("wb") as file:  # read-only: opened next time
+                np.save(file, facts[good])
+    return wrong
+
+
+def _fact(root: Path, path: str) -> int:
+    """A number that changes with a picture's path, size or date, and with the decoder; 0 where there is no file."""
+    try:
+        seen = os.stat(root / path)
+    except OSError:
+        return 0
+    text = f"{DECODER} {seen.st_size} {seen.st_mtime_ns} {path}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def _reason(path: Path) -> str:
+    """Why a picture cannot be used, "" if it can."""
+    try:
+        read_picture(path, 8)
+    except Unusable as error:
+        return f"pictures that are {str(error).split(' (')[0]}"
+    return ""
