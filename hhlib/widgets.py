@@ -12,6 +12,8 @@ from ipywidgets import Dropdown, FileUpload, Output, SelectionSlider, fixed, int
 from matplotlib import pyplot
 from PIL import Image, UnidentifiedImageError
 
+from hhlib.data.files import FORMATS
+
 SHARP = 2  #: pixels of a picture per pixel of the page, for fine screens
 
 
@@ -90,9 +92,9 @@ def upload(view: Callable, *, live: bool) -> None:
         file = change["new"][0]
         with place:
             try:
-                picture = Image.open(BytesIO(file["content"]))
+                picture = Image.open(BytesIO(file["content"]), formats=FORMATS)
             except UnidentifiedImageError:
-                print(f"{file['name']} is not a picture that can be read; JPEG, PNG, GIF, BMP and WebP can.")
+                print(f"{file['name']} is not a picture that can be read; {', '.join(FORMATS)} can.")
                 return
             with picture:
                 view(picture)

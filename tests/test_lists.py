@@ -73,6 +73,8 @@ def test_what_is_written_is_read(tmp_path_factory, paths, data_, width, suffix):
         ("a.jpg 1 0\nb.jpg -1 1\n", "train.txt line 2: a label is '-1'"),
         ("a.jpg 1 0\nb.jpg 0.5 1\n", "train.txt line 2: a label is '0.5'"),
         ("a.jpg 1 0\nb.jpg 10 1\n", "train.txt line 2: a label is '10'"),
+        ("a.jpg 1.000e+00 0.000e+00\n", "train.txt line 1: a label is '1.000e.00'"),
+        ("a.jpg 1 0\n".encode("utf-16"), "train.txt is UTF-16 text, but it must be UTF-8"),
         ("a.jpg 1 0\nb.jpg\n", "train.txt line 2: there is no label after the path"),
         ("a.jpg\n", "train.txt line 1: there is no label after the path"),
         ("a.jpg 1 0\n0 1\n", "train.txt line 2: there are 1 labels, but 2 are"),

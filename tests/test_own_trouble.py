@@ -182,3 +182,22 @@ def test_a_table_is_a_data_set(made, load, tmp_path):
     row = left.query.pool.paths.index("08.png")
     assert left.query.pool.images[row].unique().tolist() == [8]  # rows, labels and pictures moved together
     assert left.query.pool.labels[row].tolist() == [1, 1]
+
+
+def test_pages_that_need_labels_are_left_out_where_there_are_none(made, from_tools, capsys):
+    runner, flat = from_tools("run_notebooks"), made(*(f"{i}.png" for i in range(9)))
+    with_labels = (
+        lambda numbers, **how: [  # noqa: E731
+            path.stem[:2] for path in runner.with_labels(runner.choose(numbers), settings.read(**how))
+        ]
+    )
+    assert with_labels(["00", "03", "12"], dataset=str(flat)) == ["00"]
+    printed = capsys.readouterr().out
+    assert printed == f"left out, because {flat} has no labels: 03_gpu_training 12_lists_and_folders\n"
+    with pytest.raises(ValueError, match="own has no labels, but these pages need them; `hhlib index FOLDER`"):
+        with_labels(["03"], dataset=str(flat))
+    assert with_labels(["00", "03"], dataset="digits") == ["00", "03"]
+    assert with_labels(["03"], dataset=str(flat), lists="lists") == ["03"]
+    made(*names("cat", "dog"))
+    assert with_labels(["03"], dataset=str(flat)) == ["03"]
+    assert capsys.readouterr().out == ""

@@ -63,9 +63,12 @@ def export_dataset(given: argparse.Namespace, target: Path) -> list[str]:
     if given.folder:
         raise ValueError(f"{given.folder} is one path too many: a data set is named by -p dataset {given.folder}.")
     settings = hh.settings.read(hh.settings.words(given.parameter))
-    own = settings.dataset not in hh.data.names() and hh.data.holds_lists(resolve(settings.dataset))
+    own = resolve(settings.dataset)
+    given = bool(settings.lists)
+    if settings.dataset not in hh.data.names() and own.is_dir():
+        given = given or hh.data.holds_lists(own) or hh.data.scan(own).parts is not None
     with whole(target) as folder:
-        return write(hh.Experiment(settings).split, folder, drawn=not (settings.lists or own))
+        return write(hh.Experiment(settings).split, folder, drawn=not given)
 
 
 def main() -> int:

@@ -28,10 +28,12 @@ from PIL import Image
 from publish import NOTEBOOKS, opening, publish
 
 import hhlib as hh
+from hhlib.common import resolve
 from hhlib.settings.reading import typed
 
 PROJECT = Path(__file__).resolve().parent.parent
 INSIDE = ("02", "07", "08", "11")  #: pages that look inside HybridHash, and have nothing to show of another network
+WITHOUT_LABELS = ("00", "14")  #: pages that need no labels
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
@@ -63,7 +65,7 @@ class Request:
         of_settings, of_pages = sort_out(arguments.parameter)
         self.experiment = hh.open(hh.settings.words(of_settings))
         settings = self.experiment.settings
-        chosen = suited(chosen, settings.network)
+        chosen = suited(with_labels(chosen, settings), settings.network)
         self.pages = {path: values_for(path, of_settings, of_pages, settings) for path in chosen}
 
 
@@ -141,6 +143,28 @@ def suited(pages: list[Path], network: str) -> list[Path]:
     if left_out:
         print(f"left out for network {network}, because they look inside HybridHash:", *(p.stem for p in left_out))
     return [path for path in pages if path not in left_out]
+
+
+def with_labels(pages: list[Path], settings: hh.settings.Settings) -> list[Path]:
+    """The pages that a data set has the labels for; those left out are named. ValueError if none is left."""
+    if settings.lists or labelled(settings.dataset):
+        return pages
+    left_out = [path for path in pages if path.stem.split("_")[0] not in WITHOUT_LABELS]
+    what = f"{settings.dataset} has no labels"
+    if left_out == pages:
+        raise ValueError(f"{what}, but these pages need them; `hhlib index FOLDER` searches without.")
+    if left_out:
+        print(f"left out, because {what}:", *(path.stem for path in left_out))
+    return [path for path in pages if path not in left_out]
+
+
+def labelled(dataset: str) -> bool:
+    """Whether a data set has labels; a folder that holds pictures and no class folders has none."""
+    folder = resolve(dataset)
+    if dataset in hh.data.names() or hh.data.is_table(folder) or hh.data.holds_lists(folder):
+        return True
+    found = hh.data.scan(folder)
+    return not found.paths or any(found.labels)
 
 
 def parameters(path: Path) -> dict[str, type]:

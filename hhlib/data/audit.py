@@ -163,9 +163,13 @@ def _notes(facts: dict, split: Split) -> list[str]:
         share = taught / facts["sizes"]["database"]
         found.append(f"{taught:,} training images are in the database ({share:.1%} of it): scores reward memory")
     shown, taught = (part.labels.sum(dim=0) > 0 for part in (split.query, split.train))
-    if strange := (shown & ~taught).nonzero().flatten().tolist():
-        names = ", ".join(split.classes[c] for c in strange[:3]) + (", ..." if len(strange) > 3 else "")
-        found.append(f"{len(strange)} classes that queries show are never trained ({names})")
+    for what, which in [
+        ("queries show are never trained", shown & ~taught),
+        ("training shows are never asked for", taught & ~shown),
+    ]:
+        if strange := which.nonzero().flatten().tolist():
+            names = ", ".join(split.classes[c] for c in strange[:3]) + (", ..." if len(strange) > 3 else "")
+            found.append(f"{len(strange)} classes that {what} ({names})")
     near = (facts["near_duplicates"] or {}).items()
     return found + [f"{n:,} queries have a near-duplicate in the {pair.split('/')[1]} set" for pair, n in near if n]
 

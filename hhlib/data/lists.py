@@ -7,6 +7,7 @@ the queries, `train.txt` and `database.txt`, with multi-hot labels, equally many
 import codecs
 import gzip
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -200,6 +201,8 @@ def _raw_lines(path: Path) -> list[bytes]:
     raw = path.read_bytes()
     try:
         text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(f"{path} is UTF-16 text, but it must be UTF-8.")
         return text.removeprefix(codecs.BOM_UTF8).split(b"\n")
     except (OSError, EOFError) as error:
         raise ValueError(f"{path} is a gzip file that is damaged or cut short.") from error
@@ -227,7 +230,7 @@ def _parse(line: bytes, width: int, place: str) -> tuple[str, bytes]:
 def _trailing_labels(line: bytes) -> list[bytes]:
     """The numbers at the end of a line."""
     words = reversed(line.split()[1:])
-    return [*takewhile(lambda word: word.lstrip(b"+-").replace(b".", b"").isdigit(), words)][::-1]
+    return [*takewhile(lambda word: re.fullmatch(rb"[+-]?[\d.]+(e[+-]?\d+)?", word), words)][::-1]
 
 
 def _check_no_repeat(images: list, listed: ImageList, name: Callable) -> None:
