@@ -161,14 +161,14 @@ def test_a_changed_picture_is_looked_at_again(counting, split, tmp_path):
 
 
 def test_a_changed_file_is_looked_at_again(counting, tmp_path):
-    for name in ("a/1.png", "a/2.png", "b/3.png"):
+    for name in ("a/1.png", "a/2.png", "b/3.png", "b/4.png"):
         (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), "red").save(tmp_path / "own" / name)
     pool = data.folder_pool(tmp_path / "own", size=32)
     counting.pool(pool, tmp_path / "kept")
     Image.new("RGB", (40, 40), "blue").save(tmp_path / "own" / "a/2.png")
     changed = counting.pool(pool, tmp_path / "kept").images
-    assert Counting.seen == 4
+    assert Counting.seen == 5
     assert torch.equal(changed[0], changed[2])
     assert not torch.equal(changed[0], changed[1])
 
@@ -277,7 +277,7 @@ def test_new_pictures_go_the_same_way(shared, tmp_path):
 def test_a_run_on_other_vectors_is_not_resumed(shared, tmp_path):
     how = dict(network="lite0", runs_dir=str(tmp_path), **shared)
     hh.open(QUICK, **how).fit(())
-    with pytest.raises(ValueError, match="holds a run with vectors_of"):
+    with pytest.raises(ValueError, match="holds a run with image_size = 32, but 64"):
         hh.open(QUICK.replace("32 ", "64 "), **how).fit(())
 
 

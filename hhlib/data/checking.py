@@ -26,7 +26,7 @@ def unusable(root: Path, paths: list[str], verdicts: Path) -> dict[str, list[str
     todo, wrong = np.flatnonzero(~np.isin(facts, fine)), {}
     good = np.isin(facts, fine)
     try:
-        with tqdm(total=len(todo), desc="checking", unit="picture", disable=not len(todo)) as bar:
+        with tqdm(total=len(todo), desc="checking", unit="picture", delay=1) as bar:
             for rows in np.split(todo, range(BLOCK, len(todo), BLOCK)):
                 found = threads(os.getpid()).map(lambda row: _reason(root / paths[row]), rows)
                 for row, reason in zip(rows, found, strict=True):
@@ -56,5 +56,5 @@ def _reason(path: Path) -> str:
     try:
         read_picture(path, 8)
     except Unusable as error:
-        return f"pictures that are {str(error).split(' (')[0]}"
+        return error.reason
     return ""

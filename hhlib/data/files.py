@@ -104,6 +104,11 @@ class ImageFiles:
 class Unusable(ValueError):
     """Why a picture cannot be used, in words that follow "is"; what is between brackets is about this one alone."""
 
+    @property
+    def reason(self) -> str:
+        """The same for many at once, as `Scan.trouble` has it."""
+        return f"pictures that are {str(self).split(' (')[0]}"
+
 
 def read_picture(file: str | Path | BinaryIO, size: int) -> Tensor:
     """Open a picture of one of the `FORMATS` -> `square_picture`, (3, size, size) uint8.

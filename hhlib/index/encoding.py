@@ -19,7 +19,8 @@ from tqdm.auto import tqdm
 
 from hhlib import retrieval
 from hhlib.common import usable_cores
-from hhlib.data import ImageFiles, scan, told
+from hhlib.data import scan, told
+from hhlib.data.files import Unusable, read_picture
 from hhlib.index.coder import Coder
 from hhlib.index.store import Segment, Texts, key_of, read_segment, write_segment
 
@@ -57,16 +58,12 @@ class Report:
         counts = f"{self.encoded:,} pictures encoded, {self.kept:,} there already, {self.removed:,} removed"
         return counts + (f"; left out: {told(self.left_out)}" if self.left_out else "")
 
-    def leave_out(self, reason: str, file: str) -> None:
-        """Note a file that cannot be used."""
-        self.left_out.setdefault(reason, []).append(file)
-
 
 class _Files(Dataset):
-    """Opened pictures, a batch at a time; a broken one is a sentence in place of a picture."""
+    """Opened pictures, a batch at a time; a broken one is a reason in place of a picture."""
 
     def __init__(self, pictures: Sequence[Picture], size: int):
-        self.files = ImageFiles("/", [str(picture.file) for picture in pictures], size)
+        self.files, self.size = [str(picture.file) for picture in pictures], size
 
     def __len__(self) -> int:
         return len(self.files)
@@ -75,12 +72,12 @@ class _Files(Dataset):
         opened, good, bad = [], [], []
         for row in rows:
             try:
-                opened.append(self.files[row].numpy())
+                opened.append(read_picture(self.files[row], self.size).numpy())
                 good.append(row)
-            except (ValueError, OSError) as error:
-                bad.append((row, str(error)))
+            except Unusable as error:
+                bad.append((row, error.reason))
         # as arrays, which go through a pipe: tensors would need shared memory, of which containers have little
-        return good, np.stack(opened) if opened else np.empty((0, *self.files.shape[1:]), np.uint8), bad
+        return good, np.stack(opened) if opened else np.empty((0, 3, self.size, self.size), np.uint8), bad
 
 
 class Blocks:
@@ -164,7 +161,7 @@ def look(coder: Coder, pictures: Iterable[Picture], blocks: Blocks, report: Repo
     with tqdm(total=len(todo), desc="encoding", unit="picture", disable=not todo) as bar:
         for rows, images, broken in _opened(todo, coder.facts["size"], workers):
             for row, wrong in broken:
-                report.leave_out(_reason(wrong), todo[row].path)
+                report.left_out.setdefault(wrong, []).append(todo[row].path)
             if rows:
                 held += [todo[row] for row in rows]
                 seen.append(coder.look(torch.from_numpy(images)))
@@ -184,11 +181,6 @@ def _opened(pictures: Sequence[Picture], size: int, workers: int | None) -> Iter
         workers = 0 if len(pictures) <= 4 * BATCH else usable_cores()
     batches = [[*range(start, min(start + BATCH, len(files)))] for start in range(0, len(files), BATCH)]
     yield from DataLoader(files, batch_sampler=batches, collate_fn=tuple, num_workers=workers)
-
-
-def _reason(wrong: str) -> str:
-    """Why a picture could not be opened, without its name, so that equal reasons can be counted."""
-    return f"cannot be read ({wrong.rpartition('(')[2].rstrip(').')})" if "(" in wrong else wrong
 
 
 def coded(coder: Coder, block: Segment, wanted: dict[str, int], vectors: str) -> Segment | None:
