@@ -171,8 +171,8 @@ def test_a_copy_finds_the_same(pictures, tmp_path):
 def test_a_trained_network_makes_the_codes(pictures, tmp_path):
     for network in ("micro", "lite0"):
         ex = hh.open(
-            f"epochs=1 small_epochs=0 validation=0 image_size=32 runs_dir={tmp_path}/runs data_dir={tmp_path} device=cpu",
-            dataset=str(pictures), bits=16, network=network, live=False, recipe=dict(shift=1),
+            f"epochs=1 small_epochs=0 validation=0 image_size=32 runs_dir={tmp_path}/runs data_dir={tmp_path}",
+            dataset=str(pictures), bits=16, network=network, device="cpu", live=False, recipe=dict(shift=1),
         )  # fmt: skip
         run = ex.fit(reports=[])
         index = build(pictures, None, run=run, size=None)
@@ -312,3 +312,45 @@ def test_a_writer_that_is_killed_leaves_the_old_or_the_new(tmp_path):
     assert {path[:3] for segment in store.segments for path in segment.paths} == names
     store.change(dropped=["old0"])  # and the next writer tidies up
     assert {folder.name for folder in (tmp_path / "index" / "segments").iterdir()} == set(store.names)
+
+
+def test_a_folder_with_twenty_kinds_of_trouble(pictures, tmp_path):
+    """What can be read is indexed, what cannot is named once with its reason, and what is no picture is passed over."""
+    image, red = Image.new("RGB", (40, 40), (10, 200, 90)), pictures / "red"
+    fine = {"cmyk.jpg": image.convert("CMYK"), "grey.png": image.convert("L"), "palette.gif": image.convert("P")}
+    fine |= {"Äpfel und 猫.png": image, "clear.png": Image.new("RGBA", (40, 40), (9, 9, 9, 99))}
+    fine |= {"deep.png": Image.fromarray(np.full((40, 40), 40_000, np.uint16)), "UPPER.JPG": image, "web.webp": image}
+    fine |= {"huge.png": Image.new("1", (10_000, 10_000))}  # 100 megapixels
+    for name, picture in fine.items():
+        picture.save(red / name)
+    (pictures / "lonely").mkdir()
+    image.save(pictures / "lonely" / "only.png")
+    (red / "linked.png").symlink_to(pictures / "lonely" / "only.png")
+    (red / "folder.jpg").mkdir()
+    image.save(pictures / "loose.png")
+    for junk in ("@eaDir/SYNO.jpg", "__MACOSX/a.jpg", "red/._a.jpg", ".hidden/a.jpg", "red/Thumbs.db", "red/notes.txt"):
+        (pictures / junk).parent.mkdir(exist_ok=True)
+        (pictures / junk).write_bytes(b"junk")
+    bad = {
+        "phone.heic": b"ftypheic",
+        "text.jpg": b"no picture",
+        "post.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        "empty.jpg": b"",
+    }
+    bad |= {"short.png": (red / "01.png").read_bytes()[:900], "raw.cr2": b"raw", "phone.jpg": b"\0\0\0\x18ftypheic"}
+    for name, raw in bad.items():
+        (red / name).write_bytes(raw)
+    Image.new("1", (20_000, 10_000)).save(red / "larger.png")  # 200 megapixels
+    (red / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(red / "pipe.jpg")
+    index = build(pictures, tmp_path / "index")
+    assert {Path(path).name for path in index.paths} == {
+        *(f"{i:02d}.png" for i in range(12)), *fine, "only.png", "linked.png", "loose.png",
+    }  # fmt: skip
+    told = sorted(Path(path).name for paths in index.report.left_out.values() for path in paths)
+    assert told == sorted([*bad, "larger.png", "gone.jpg", "pipe.jpg"])
+    assert (index.label("loose.png"), index.label("lonely/only.png")) == ("", "lonely")
+    for reason in ("HEIC", "links that lead nowhere", "damaged or cut short", "megapixels", "pipes", "empty files"):
+        assert sum(reason in line for line in index.report.left_out) == 1
+    again = index.update()
+    assert (again.encoded, sorted(map(len, again.left_out))) == (0, sorted(map(len, index.report.left_out)))

@@ -100,7 +100,11 @@ class Blocks:
         draft.rename(self.folder / f"{number:08d}")
 
     def clear(self) -> None:
-        """Delete them all, of every network."""
+        """Delete them all: in one step out of the way, so that half a block is never read."""
+        done = self.folder.with_name("done")
+        shutil.rmtree(done, ignore_errors=True)
+        if self.folder.is_dir():
+            self.folder.rename(done)
         shutil.rmtree(self.folder.parent, ignore_errors=True)
 
 

@@ -15,7 +15,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
@@ -102,15 +102,16 @@ def write_segment(folder: Path, sources: Sequence[Segment], order: np.ndarray) -
 
 
 def read_segment(folder: Path) -> Segment:
-    """A segment, memory-mapped."""
-    found = {}
-    for field in fields(Segment):
-        file = folder / f"{field.name}.npy"
-        ends = folder / f"{field.name}-ends.npy"
-        found[field.name] = np.load(file, mmap_mode="r", allow_pickle=False) if file.is_file() else None
-        if ends.is_file():
-            found[field.name] = Texts(found[field.name], np.load(ends, mmap_mode="r", allow_pickle=False))
+    """A segment, memory-mapped. FileNotFoundError if a part of it is missing."""
+    names = ("keys", "codes", "facts", *(["vectors"] if (folder / "vectors.npy").is_file() else []))
+    found = {"vectors": None} | {name: _read(folder / f"{name}.npy") for name in names}
+    for name in ("paths", "labels"):
+        found[name] = Texts(_read(folder / f"{name}.npy"), _read(folder / f"{name}-ends.npy"))
     return Segment(**found)
+
+
+def _read(file: Path) -> np.ndarray:
+    return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
 @contextmanager
