@@ -93,7 +93,7 @@ def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarr
 #: The indexes of `build_index`: exact, or faster and incomplete.
 INDEXES = ("flat", "hash", "ivf", "hnsw")
 FLAT_UP_TO = 10_000_000  #: codes; see `kind_for`
-MOST_CELLS = 4096  #: of "ivf": each code is compared with every centre when it is added
+MOST_CELLS = 2048  #: of "ivf": each code is compared with every centre when it is added
 CODES_PER_CELL = 64  #: that find the centres of "ivf"; more do not find better ones
 BLOCK = 1_000_000  #: codes added at a time, so that what adding needs is little beside the codes
 
