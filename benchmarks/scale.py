@@ -39,7 +39,7 @@ BATCH = 100  #: queries asked together
 SECONDS = 20  #: for each measurement of speed; a slow index is asked fewer queries
 BLOCK = 1_000_000  #: codes made at a time
 NEIGHBOURS = 100  #: among which `Like` draws
-TABLE, FIGURE = "scale", Path(__file__).with_suffix(".png")
+TABLE, FIGURE = hh.runs.RESULTS / "scale.csv", Path(__file__).with_suffix(".png")
 
 
 class Like:
@@ -158,7 +158,7 @@ def memory(forget: bool = False) -> dict[str, int]:
 
 def complete(n: int, kind: str, minutes: float, threads: int) -> None:
     """Measure the rows of an index that results/scale.csv lacks, in a process that has so many minutes."""
-    table = hh.runs.kept_table(TABLE)
+    table = so_far()
     there = table[(table["codes"] == n) & (table["index"] == kind)] if len(table) else table
     noted = len(there) and there["note"].notna().any()
     done = {effort if pd.notna(effort) else None for effort in there.get("effort", ())}
@@ -179,15 +179,20 @@ def complete(n: int, kind: str, minutes: float, threads: int) -> None:
         keep({"codes": n, "index": kind, "note": f"not built within {minutes:g} minutes"}, threads)
 
 
+def so_far() -> pd.DataFrame:
+    """The rows that were measured before."""
+    return pd.read_csv(TABLE) if TABLE.is_file() else pd.DataFrame()
+
+
 def keep(row: dict, threads: int) -> dict:
     """Add a row to results/scale.csv, with what it was measured on, and say it."""
     about = hh.runs.surroundings()
     row = {"codes": None, "index": None, "effort": None} | row | {"note": row.get("note"), "threads": threads}
     row |= {"machine": about["machine"]["cpu"], "faiss": version("faiss-cpu"), "numpy": version("numpy")}
-    table = pd.concat([hh.runs.kept_table(TABLE), pd.DataFrame([row | {"git_commit": about["git_commit"]}])])
+    table = pd.concat([so_far(), pd.DataFrame([row | {"git_commit": about["git_commit"]}])])
     table["place"] = table["index"].map(list(EFFORTS).index)
     table = table.sort_values(["codes", "place", "effort"]).drop(columns="place").astype({"effort": "Int64"})
-    with atomic(hh.runs.RESULTS / f"{TABLE}.csv") as draft:
+    with atomic(TABLE) as draft:
         table.round(4).to_csv(draft, index=False)
     print(*(f"{name} {value:,.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in row.items() if value is not None), sep=", ", flush=True)  # fmt: skip
@@ -230,15 +235,17 @@ def draw() -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    table = hh.runs.kept_table(TABLE).dropna(subset="recall")
+    table = so_far().dropna(subset="recall")
     sizes = sorted(table["codes"].unique())
     hh.plots.theme()
     size = min(hh.plots.WIDEST, 2 + 2.2 * len(sizes)), 3.4
     figure, axes = hh.plots.plt.subplots(1, len(sizes), figsize=size, sharex=True, sharey=True, squeeze=False)
     for ax, n in zip(axes.flat, sizes, strict=True):
-        for kind, marker in zip(EFFORTS, "sDo^v", strict=True):
+        for i, kind in enumerate(EFFORTS):
             rows = table[(table["codes"] == n) & (table["index"] == kind)]
-            ax.plot(rows["recall"], rows["batch_per_second"], marker=marker, label=kind, clip_on=False, zorder=3)
+            if len(rows):  # an empty line upsets the layout
+                look = dict(color=f"C{i}", marker="sDo^v"[i], label=kind, clip_on=False, zorder=3)
+                ax.plot(rows["recall"], rows["batch_per_second"], **look)
         ax.set(xlabel=f"recall@{K} (share found)", title=f"{n / 1e6:g} million codes", yscale="log")
     axes[0, 0].set_ylabel(f"queries per second,\nin batches of {BATCH}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(EFFORTS))

@@ -99,10 +99,10 @@ BLOCK = 1_000_000  #: codes added at a time, so that what adding needs is little
 
 
 def kind_for(n: int) -> str:
-    """The index for n codes: "flat", which is exact, as long as a query by itself takes about 10 ms, and then "ivf".
+    """The index for n codes: "flat", which is exact, as long as a query by itself takes less than 10 ms, then "ivf".
 
-    Measured with 64 bits on one thread (benchmarks/scale.py, results/scale.csv). On a machine ten times slower the
-    limit is the 0.1 s that still seem immediate.
+    Measured with 64 bits on one thread (benchmarks/scale.py, results/scale.csv). On a machine ten times slower, the
+    limit is 0.1 s, which still seems immediate. "ivf" then takes two to three times the codes' memory.
     """
     return "flat" if n <= FLAT_UP_TO else "ivf"
 
