@@ -68,15 +68,23 @@ def encode(
 def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest database images of each query, by Hamming distance; equal distances in database order.
 
-    Queries are packed, (q, bytes) uint8; so is the database, (n, bytes) uint8, equally wide, which is searched exactly.
-    Or it is an index from `build_index`, which may miss some; build one to search the same codes more than once.
-    Returns (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at the end.
+    Queries are packed, (q, bytes) uint8; so is the database, (n, bytes) uint8, equally wide, which is searched exactly
+    and not copied: it may be a memory map of a file larger than memory. Or it is an index from `build_index`, which may
+    miss some. Returns (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at
+    the end.
     """
-    index = build_index(database_codes) if isinstance(database_codes, np.ndarray) else database_codes
-    if 8 * query_codes.shape[1] != index.d:
-        raise ValueError(f"query codes are {query_codes.shape[1]} bytes wide, but database codes are {index.d // 8}.")
-    check_whole("k", k, 1, index.ntotal)
-    distances, rows = index.search(np.ascontiguousarray(query_codes), k)
+    import faiss
+
+    exact = isinstance(database_codes, np.ndarray)
+    n, width = _check_codes(database_codes) if exact else (database_codes.ntotal, database_codes.d // 8)
+    if query_codes.shape[1] != width:
+        raise ValueError(f"query codes are {query_codes.shape[1]} bytes wide, but database codes are {width}.")
+    check_whole("k", k, 1, n)
+    queries = np.ascontiguousarray(query_codes)
+    if exact:
+        distances, rows = faiss.knn_hamming(queries, np.ascontiguousarray(database_codes), k)
+    else:
+        distances, rows = database_codes.search(queries, k)
     distances = np.where(rows < 0, np.iinfo(np.int32).max, distances)
     order = np.lexsort((rows, distances), axis=1)  # an index may return ties in any order; this one is always the same
     return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
@@ -84,37 +92,69 @@ def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarr
 
 #: The indexes of `build_index`: exact, or faster and incomplete.
 INDEXES = ("flat", "hash", "ivf", "hnsw")
+FLAT_UP_TO = 10_000_000  #: codes; see `kind_for`
+MOST_CELLS = 2048  #: of "ivf": each code is compared with every centre when it is added
+CODES_PER_CELL = 64  #: that find the centres of "ivf"; more do not find better ones
+BLOCK = 1_000_000  #: codes added at a time, so that what adding needs is little beside the codes
 
 
-def build_index(codes: np.ndarray, kind: str = "flat", *, effort: int = 16):
-    """A faiss index of packed codes (n, bytes) uint8, for `search`.
+def kind_for(n: int) -> str:
+    """The index for n codes: "flat", which is exact, as long as a query by itself takes less than 10 ms, then "ivf".
+
+    Measured with 64 bits on one thread (benchmarks/scale.py, results/scale.csv). On a machine ten times slower, the
+    limit is 0.1 s, which still seems immediate. "ivf" then takes two to three times the codes' memory.
+    """
+    return "flat" if n <= FLAT_UP_TO else "ivf"
+
+
+def build_index(codes: np.ndarray, kind: str = "auto", *, effort: int = 16):
+    """A faiss index of packed codes (n, bytes) uint8, for `search`; they may be a memory map.
 
     "flat" compares with every code, and is exact. "hash" looks into buckets that share the first bits with the query,
-    "ivf" into the cells of the nearest centres, "hnsw" follows a graph: they miss some. `effort` is how much the last
-    three search: for "ivf" the cells, for "hnsw" the candidates kept (times 4), for "hash" the bits flipped to reach
-    neighbouring buckets (effort / 8, at most 3). More finds more, but slower.
+    "ivf" into the cells of the nearest centres, "hnsw" follows a graph: they miss some. "auto" is what `kind_for` says.
+    For `effort` see `set_effort`.
     """
     import faiss
 
-    check_choice("index", kind, INDEXES)
-    check_whole("effort", effort, 1)
-    if codes.dtype != np.uint8 or codes.ndim != 2 or not len(codes):
-        raise ValueError(f"codes are {codes.shape} {codes.dtype}, but an index needs packed codes, (n, bytes) uint8.")
-    codes, d, n = np.ascontiguousarray(codes), 8 * codes.shape[1], len(codes)
+    check_choice("index", kind, ("auto", *INDEXES))
+    n, width = _check_codes(codes)
+    kind = kind_for(n) if kind == "auto" else kind
+    d, cells = 8 * width, min(MOST_CELLS, max(1, int(np.sqrt(n))))
     made = {"flat": "BFlat", "hash": f"BHash{min(d, max(1, int(np.log2(n))))}"}  # about one code per bucket
-    made |= {"ivf": f"BIVF{max(1, int(np.sqrt(n)))}", "hnsw": "BHNSW16"}
-    index = faiss.index_binary_factory(d, made[kind])
-    if kind == "hash":
-        index.nflip = min(3, effort // 8)
-    elif kind == "ivf":
-        index.cp.min_points_per_centroid, index.nprobe = 1, effort
-        index.train(codes)
-    elif kind == "hnsw":
-        index.hnsw.efSearch = 4 * effort
-    else:
-        index.use_heap = False  # counting instead of a heap: ties come out in database order
-    index.add(codes)
+    made |= {"ivf": f"BIVF{cells}", "hnsw": "BHNSW16"}
+    index = set_effort(faiss.index_binary_factory(d, made[kind]), effort)
+    if kind == "ivf":
+        index.cp.min_points_per_centroid = 1
+        index.train(np.ascontiguousarray(codes[:: max(1, n // (CODES_PER_CELL * cells))]))
+    block = n if kind == "flat" else BLOCK  # its codes are one array, which would be copied as it grows
+    for start in range(0, n, block):
+        index.add(np.ascontiguousarray(codes[start : start + block]))
     return index
+
+
+def set_effort(index, effort: int):
+    """Set how much an index of `build_index` searches, and return it: more finds more, but slower.
+
+    `effort` is for "ivf" the cells, for "hnsw" the candidates kept (times 4), for "hash" the bits flipped to reach
+    neighbouring buckets (effort / 8, at most 3). "flat" always searches everything.
+    """
+    import faiss
+
+    check_whole("effort", effort, 1)
+    if isinstance(index, faiss.IndexBinaryIVF):
+        index.nprobe = effort
+    elif isinstance(index, faiss.IndexBinaryHNSW):
+        index.hnsw.efSearch = 4 * effort
+    elif isinstance(index, faiss.IndexBinaryHash):
+        index.nflip = min(3, effort // 8)
+    return index
+
+
+def _check_codes(codes: np.ndarray) -> tuple[int, int]:
+    """Number and bytes of packed codes; ValueError if they are none."""
+    if codes.dtype != np.uint8 or codes.ndim != 2 or not len(codes):
+        raise ValueError(f"codes are {codes.shape} {codes.dtype}, but a search needs packed codes, (n, bytes) uint8.")
+    return codes.shape
 
 
 def recall_of(distances: np.ndarray, exact: np.ndarray) -> float:

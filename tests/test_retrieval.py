@@ -1,3 +1,4 @@
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -19,16 +20,17 @@ def test_pack_and_unpack(bits):
     assert (retrieval.pack(z.numpy()) == packed).all()
 
 
-@given(st.integers(0, 10_000), st.integers(1, 40), st.sampled_from([3, 8, 12, 40]))
+@given(st.integers(0, 10_000), st.integers(1, 40), st.sampled_from([1, 3, 8, 12, 40, 64]))
 @settings(max_examples=40)
 def test_search_equals_a_stable_sort_also_among_ties(seed, k, bits):
     rng = np.random.default_rng(seed)
     query, database = (retrieval.pack(rng.standard_normal((n, bits))) for n in (5, 40))
-    distances, rows = retrieval.search(query, database, k=k)
     expected = metrics.hamming(query, database)
     order = np.argsort(expected, axis=1, kind="stable")[:, :k]
-    assert (rows == order).all()
-    assert (distances == np.take_along_axis(expected, order, axis=1)).all()
+    for searched in (database, retrieval.build_index(database, "flat")):
+        distances, rows = retrieval.search(query, searched, k=k)
+        assert (rows == order).all()
+        assert (distances == np.take_along_axis(expected, order, axis=1)).all()
 
 
 def test_encoding_in_batches_equals_one_forward_pass():
@@ -135,11 +137,43 @@ def test_an_index_gives_true_distances_in_a_settled_order(clustered, kind):
 def test_more_effort_finds_more(clustered, kind):
     database, queries = clustered
     exact, _ = retrieval.search(queries, database, k=20)
-    recalls = [
-        retrieval.recall_of(retrieval.search(queries, retrieval.build_index(database, kind, effort=e), k=20)[0], exact)
-        for e in (1, 24)
-    ]
-    assert recalls[0] < recalls[1]
+    index = retrieval.build_index(database, kind, effort=1)
+    few, _ = retrieval.search(queries, index, k=20)
+    more, _ = retrieval.search(queries, retrieval.set_effort(index, 24), k=20)
+    assert retrieval.recall_of(few, exact) < retrieval.recall_of(more, exact)
+
+
+def test_all_cells_find_everything(clustered):
+    database, queries = clustered
+    index = retrieval.build_index(database, "ivf", effort=5000)
+    found = retrieval.search(queries, index, k=20)
+    assert all((a == b).all() for a, b in zip(found, retrieval.search(queries, database, k=20), strict=True))
+
+
+def test_the_index_is_exact_until_there_are_many_codes(clustered, monkeypatch):
+    most = retrieval.FLAT_UP_TO
+    assert [retrieval.kind_for(n) for n in (1, most, most + 1, 10**9)] == ["flat", "flat", "ivf", "ivf"]
+    database, _ = clustered
+    assert isinstance(retrieval.build_index(database), faiss.IndexBinaryFlat)
+    monkeypatch.setattr(retrieval, "FLAT_UP_TO", len(database) - 1)
+    assert isinstance(retrieval.build_index(database), faiss.IndexBinaryIVF)
+
+
+@pytest.mark.parametrize("kind", retrieval.INDEXES)
+def test_a_file_is_searched_and_indexed_in_blocks_as_an_array_is(clustered, kind, tmp_path, monkeypatch):
+    database, queries = clustered
+    np.save(tmp_path / "codes.npy", database)
+    mapped = np.load(tmp_path / "codes.npy", mmap_mode="r")
+    exact, from_file = (retrieval.search(queries, codes, k=20) for codes in (database, mapped))
+    assert all((a == b).all() for a, b in zip(exact, from_file, strict=True))
+    whole = retrieval.search(queries, retrieval.build_index(database, kind), k=20)
+    monkeypatch.setattr(retrieval, "BLOCK", 999)
+    blocks = retrieval.search(queries, retrieval.build_index(mapped, kind), k=20)
+    if kind == "hnsw":  # the graph depends on the order in which codes come
+        whole, blocks = (retrieval.recall_of(found[0], exact[0]) for found in (whole, blocks))
+        assert blocks == pytest.approx(whole, abs=0.1)
+    else:
+        assert all((a == b).all() for a, b in zip(whole, blocks, strict=True))
 
 
 def test_recall_counts_any_image_at_the_last_distance():
@@ -156,6 +190,8 @@ def test_bad_searches_are_refused(clustered):
     ]:
         with pytest.raises(ValueError, match=message):
             retrieval.build_index(*arguments)
+    with pytest.raises(ValueError, match=r"codes are \(5000, 8\) int64"):
+        retrieval.search(queries, database.astype(int), k=1)
     with pytest.raises(ValueError, match="effort is 0"):
         retrieval.build_index(database, "ivf", effort=0)
     with pytest.raises(ValueError, match="4 bytes .* 8"):

@@ -3,6 +3,7 @@
 Each gets the table as it stands and makes it anew as Markdown. All numbers come from results/.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -202,9 +203,61 @@ def method_steps(_: str) -> str:
     )
 
 
+def scale(_: str) -> str:
+    """Search among many codes: what each index takes, with the usual effort."""
+    rows = kept("scale").query("effort.isna() or effort == 16").to_dict("records")
+    head = "codes", "index", "built in", "memory / codes", "queries per second, one at a time", "100 together"
+    return markdown((*head, "recall@10"), map(scale_cells, rows))
+
+
+def scale_cells(row: dict) -> tuple[str, ...]:
+    """A line of that table; an index that was not built says so."""
+    name = f"{row['codes'] / 1e6:g} million", row["index"]
+    if isinstance(row["note"], str):
+        return (*name, row["note"], *[""] * 4)
+    built = "" if row["index"] == "file" else f"{three(row['build_seconds'])} s"
+    speed = three(row["alone_per_second"]), three(row["batch_per_second"])
+    return *name, built, f"{row['times_codes']:.2f}", *speed, f"{row['recall']:.3f}"
+
+
+def scale_codes(_: str) -> str:
+    """How like real codes the made ones are."""
+    rows = kept("scale_codes").to_dict("records")
+    head = "codes", "", "distinct", "distance of the nearest", "of the tenth", "tied with the tenth", "differs"
+    lines = []
+    for row in rows:
+        shares = ("" if math.isnan(row[name]) else f"{100 * row[name]:.1f} %" for name in ("tied", "differs"))
+        what = f"{row['codes']:,}", "made" if row["made"] else "real", f"{row['distinct']:,}"
+        lines.append((*what, f"{row['nearest']:.2f}", f"{row['tenth']:.2f}", *shares))
+    return markdown(head, lines)
+
+
+def rerank(_: str) -> str:
+    """Floats, codes, and codes whose first results are sorted again by floats."""
+    head = "searched", "sorted again", "bytes per image", "µs per query, all together", "one at a time", "mAP@10"
+    cells = map(rerank_cells, kept("rerank").to_dict("records"))
+    return markdown((*head, "precision@10"), dict.fromkeys(cells))  # codes have two rows, beside z and beside vectors
+
+
+def rerank_cells(row: dict) -> tuple[str, ...]:
+    """A line of that table."""
+    by_code, again = row["way"].startswith("codes"), row["first"] > 0
+    way = "codes" if by_code else f"{row['floats']}, {row['way'].removeprefix('exact, ')}"
+    size = f"{row['memory_bytes']:,}" + (f" + {row['more_bytes']:,.0f}" if again else "")
+    first = f"first {row['first']:,.0f} by {row['floats']}" if again else ""
+    times = three(row["batch_us"]), three(row["alone_us"])
+    return way, first, size, *times, f"{row['map@10']:.3f}", f"{row['precision@10']:.3f}"
+
+
+def three(value: float) -> str:
+    """A number to three digits."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{float(f'{value:.3g}'):,.{digits}f}"
+
+
 PAGES: dict[str, dict[str, Callable]] = {
     "README.md": {"pages": pages, "runs": runs},
     "results/README.md": {f.__name__: f for f in (explanations, first_recipe, families, nested, fair, whole_networks)}
     | {"memory": memory},
-    "benchmarks/README.md": {"benchmarks": benchmarks, "training": training, "method_steps": method_steps},
+    "benchmarks/README.md": {f.__name__: f for f in (benchmarks, training, method_steps, scale, scale_codes, rerank)},
 }
