@@ -158,6 +158,26 @@ def test_pictures_come_and_go_and_none_is_encoded_twice(pictures, tmp_path):
     assert len(index) == 40  # what was opened before sees its own state until it is opened again
 
 
+def test_what_is_out_of_reach_keeps_its_row_and_what_is_broken_loses_it(pictures, tmp_path):
+    disk = tmp_path / "disk"
+    paint(disk / "far.png", 990, COLOURS["red"])
+    (pictures / "red" / "far.png").symlink_to(disk / "far.png")
+    index = build(pictures, tmp_path / "index")
+    disk.rename(tmp_path / "unplugged")
+    (pictures / "red" / "00.png").write_bytes(b"broken")
+    (pictures / "red" / "01.png").write_bytes(b"")
+    report = index.update()
+    assert (report.encoded, report.removed, len(index)) == (0, 2, 35)
+    assert "red/far.png" in index.paths
+    (tmp_path / "unplugged").rename(disk)
+    assert index.update().encoded == 0
+    pictures.rename(tmp_path / "elsewhere")
+    pictures.mkdir()
+    with pytest.raises(ValueError, match="Nothing was removed"):
+        index.update()
+    assert len(hh.index.open(tmp_path / "index")) == 35
+
+
 def test_a_copy_finds_the_same(pictures, tmp_path):
     index = build(pictures, tmp_path / "index")
     index.add(pictures / "red" / "00.png")

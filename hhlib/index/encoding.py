@@ -45,6 +45,17 @@ def fact_of(file: Path) -> int:
     return int.from_bytes(told, "little")
 
 
+def is_gone(file: Path) -> bool:
+    """Whether a file that is not among the pictures is really no picture any more, and not only out of reach."""
+    try:
+        file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return file.exists()  # False: a link that leads nowhere now
+
+
 @dataclass
 class Report:
     """What a change of an index did."""

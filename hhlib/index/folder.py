@@ -194,14 +194,18 @@ class Index:
         return self._done(report)
 
     def update(self, *, workers: int | None = None) -> Report:
-        """Bring the index up to date with the files: new and changed ones are coded, rows without a file removed."""
+        """Bring the index up to date with the files: new and changed ones are coded, rows without a file removed.
+
+        What is only out of reach (behind a link that leads nowhere, in a folder that cannot be read) keeps its row.
+        """
         report = Report()
         with self.store.writing():
             wanted = self._pictures(self.root, report)
             there = {picture.path for picture in wanted}
-            outside = [path for path in self.paths if Path(path).is_absolute() and Path(path).is_file()]
-            gone = [path for path in self.paths if path not in there.union(outside)]
-            self._bring(wanted, report, workers, gone)
+            if not there and len(self):
+                raise ValueError(f"{self.root} holds no picture now; is its disk mounted? Nothing was removed.")
+            missing = [path for path in self.paths if path not in there and not _is_elsewhere(path)]
+            self._bring(wanted, report, workers, [path for path in missing if encoding.is_gone(self.root / path)])
         return self._done(report)
 
     def save(self, where: str | Path) -> "Index":
@@ -219,18 +223,23 @@ class Index:
 
     def _bring(self, wanted: Sequence[Picture], report: Report, workers: int | None, gone: Sequence[str] = ()) -> None:
         """Rows for the wanted pictures, none for those that are gone; only what is new is looked at."""
-        new = [picture for picture in wanted if not self._has(picture)]
+        there = self.store.find([picture.path for picture in wanted])
+        pairs = zip(wanted, there, strict=True)
+        new = [picture for picture, place in pairs if place is None or self._fact(place) != picture.fact]
         report.kept = len(wanted) - len(new)
         blocks = encoding.Blocks(self.where, self.coder)
         encoding.look(self.coder, new, blocks, report, workers)
         facts = {picture.path: picture.fact for picture in new}
+        broken = {path for paths in report.left_out.values() for path in paths if path in facts}  # readable before?
         parts = (encoding.coded(self.coder, block, facts, self.vectors) for block in blocks.read())
-        report.removed = self.store.change([part for part in parts if part is not None], gone)
+        report.removed = self.store.change(
+            [part for part in parts if part is not None], broken.intersection(facts).union(gone)
+        )
         blocks.clear()
 
-    def _has(self, picture: Picture) -> bool:
-        place = self.store.find(picture.path)
-        return place is not None and int(self.store.segments[place[0]].facts[place[1]]) == picture.fact
+    def _fact(self, place: tuple[int, int]) -> int:
+        number, row = place
+        return int(self.store.segments[number].facts[row])
 
     def _pictures(self, what, report: Report) -> list[Picture]:
         """The files that a caller means; those that cannot be used are in the report."""
@@ -246,7 +255,7 @@ class Index:
     def _place(self, path: str | Path) -> tuple[int, int]:
         file = resolve(path)
         inside = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
-        place = self.store.find(str(path)) or self.store.find(inside)
+        place = next(filter(None, self.store.find([str(path), inside])), None)
         if place is None:
             hint = nearest(path, self.paths) if len(self) < 100_000 else ""
             raise ValueError(f"{path} is not in the index of {self.root}.{hint}")
@@ -254,3 +263,8 @@ class Index:
 
     def _name(self, place: tuple[int, int]) -> str:
         return self.store.segments[place[0]].paths[place[1]]
+
+
+def _is_elsewhere(path: str) -> bool:
+    """Whether a picture outside the index's root is still there."""
+    return Path(path).is_absolute() and Path(path).is_file()

@@ -64,12 +64,6 @@ class Segment:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def row(self, path: str) -> int | None:
-        """The row of a path, None if it is not here."""
-        key = key_of(path)
-        row = int(np.searchsorted(self.keys, key))
-        return row if row < len(self) and self.keys[row] == key and self.paths[row] == path else None
-
 
 def key_of(path: str) -> np.uint64:
     """Where a path comes among others: 64 bits of its hash."""
@@ -167,10 +161,15 @@ class Store:
     def __len__(self) -> int:
         return sum(map(len, self.segments))
 
-    def find(self, path: str) -> tuple[int, int] | None:
-        """The segment and the row of a path; None if it is not in the index."""
-        found = ((number, segment.row(path)) for number, segment in enumerate(self.segments))
-        return next(((number, row) for number, row in found if row is not None), None)
+    def find(self, paths: Sequence[str]) -> list[tuple[int, int] | None]:
+        """The segment and the row of each path; None if it is not in the index."""
+        keys, found = np.array([*map(key_of, paths)], dtype=np.uint64), [None] * len(paths)
+        for number, segment in enumerate(self.segments):
+            rows = np.searchsorted(segment.keys, keys)
+            for i in np.flatnonzero(np.take(segment.keys, rows, mode="clip") == keys):
+                if segment.paths[rows[i]] == paths[i]:
+                    found[i] = number, int(rows[i])
+        return found
 
     def rows(self) -> Iterator[tuple[Segment, int]]:
         """Every segment with each of its rows."""
@@ -188,8 +187,8 @@ class Store:
 
         Small segments are merged with the new rows, so that there are never many.
         """
-        gone = [place for path in dropped if (place := self.find(path))]
-        replaced = [place for segment in new for path in segment.paths if (place := self.find(path))]
+        gone = [place for place in self.find([*dropped]) if place]
+        replaced = [place for segment in new for place in self.find(segment.paths) if place]
         kept = [np.ones(len(segment), dtype=bool) for segment in self.segments]
         for number, row in gone + replaced:
             kept[number][row] = False
