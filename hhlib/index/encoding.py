@@ -66,7 +66,7 @@ class Report:
     left_out: dict[str, list[str]] = field(default_factory=dict)  #: reason -> files
 
     def __str__(self) -> str:
-        counts = f"{self.encoded:,} pictures encoded, {self.kept:,} there already, {self.removed:,} removed"
+        counts = f"pictures: {self.encoded:,} encoded, {self.kept:,} there already, {self.removed:,} removed"
         return counts + (f"; left out: {told(self.left_out)}" if self.left_out else "")
 
 
