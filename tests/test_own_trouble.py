@@ -186,11 +186,10 @@ def test_a_table_is_a_data_set(made, load, tmp_path):
 
 def test_pages_that_need_labels_are_left_out_where_there_are_none(made, from_tools, capsys):
     runner, flat = from_tools("run_notebooks"), made(*(f"{i}.png" for i in range(9)))
-    with_labels = (
-        lambda numbers, **how: [  # noqa: E731
-            path.stem[:2] for path in runner.with_labels(runner.choose(numbers), settings.read(**how))
-        ]
-    )
+
+    def with_labels(numbers, **how):
+        return [path.stem[:2] for path in runner.with_labels(runner.choose(numbers), settings.read(**how))]
+
     assert with_labels(["00", "03", "12"], dataset=str(flat)) == ["00"]
     printed = capsys.readouterr().out
     assert printed == f"left out, because {flat} has no labels: 03_gpu_training 12_lists_and_folders\n"
