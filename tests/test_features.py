@@ -161,14 +161,14 @@ def test_a_changed_picture_is_looked_at_again(counting, split, tmp_path):
 
 
 def test_a_changed_file_is_looked_at_again(counting, tmp_path):
-    for name in ("a/1.png", "a/2.png", "b/3.png"):
+    for name in ("a/1.png", "a/2.png", "b/3.png", "b/4.png"):
         (tmp_path / "own" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), "red").save(tmp_path / "own" / name)
     pool = data.folder_pool(tmp_path / "own", size=32)
     counting.pool(pool, tmp_path / "kept")
     Image.new("RGB", (40, 40), "blue").save(tmp_path / "own" / "a/2.png")
     changed = counting.pool(pool, tmp_path / "kept").images
-    assert Counting.seen == 4
+    assert Counting.seen == 5
     assert torch.equal(changed[0], changed[2])
     assert not torch.equal(changed[0], changed[1])
 
