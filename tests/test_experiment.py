@@ -28,7 +28,7 @@ def own(animals, tmp_path_factory):
     """An experiment with these pictures, trained for two epochs."""
     runs_dir = tmp_path_factory.mktemp("runs")
     how = "epochs=2 batch_size=10 image_size=32 device=cpu"
-    ex = hh.open(how, dataset=animals, bits=8, runs_dir=runs_dir, live=False)
+    ex = hh.open(how, dataset=animals, bits=8, runs_dir=runs_dir, data_dir=runs_dir / "data", live=False)
     ex.fit(())
     return ex
 
@@ -132,11 +132,12 @@ def test_another_split_than_that_of_the_run_is_refused(own, animals, tmp_path):
     (tmp_path / "runs" / "animals" / own.run.path.name).symlink_to(own.run.path)
     moved = tmp_path / "animals"
     moved.symlink_to(animals)
-    other = hh.open("image_size=32", dataset=moved, bits=8, runs_dir=tmp_path / "runs", lists="")
+    where = dict(bits=8, data_dir=tmp_path / "data")
+    other = hh.open("image_size=32", dataset=moved, runs_dir=tmp_path / "runs", **where)
     assert other.split.fingerprint() == own.split.fingerprint()  # a folder may move
     Image.new("RGB", (40, 40)).save(animals / "ant" / "new.png")
     try:
-        later = hh.open("image_size=32", dataset=animals, bits=8, runs_dir=own.settings.runs_dir)
+        later = hh.open("image_size=32", dataset=animals, runs_dir=own.settings.runs_dir, **where)
         with pytest.raises(ValueError, match="trained on another split of animals"):
             later.codes  # noqa: B018
     finally:
