@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import resize
 from hhlib import network
 from hhlib.common import check_choice, check_whole, resolve
 from hhlib.data import ImageFiles, KeptRows, Pool, Split, facts_of, normalise
+from hhlib.data.files import DECODER
 
 BATCH = 128  # pictures per pass
 
@@ -85,7 +86,8 @@ class Backbone:
         """
         images = pool.images
         # the pictures' names or, without any, their number: one folder serves every split of a data set
-        names = pool.paths if isinstance(images, ImageFiles) else [str(tuple(images.shape))]
+        on_disk = isinstance(images, ImageFiles)
+        names = [f"decoder {DECODER}", *pool.paths] if on_disk else [str(tuple(images.shape))]
         key = self.key | {"pictures": hashlib.sha256("\n".join(names).encode()).hexdigest()}
         name = f"{self.name}-{self.size}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
         shape = (len(pool.labels), self.dim)

@@ -29,7 +29,10 @@ def test_the_numbers_of_a_split_counted_by_hand():
     assert facts["same_image"] == {"query/train": 0, "query/database": 0, "train/database": 2}
     assert facts["unanswered"] == 0
     assert facts["problems"] == ["1 of 4 database images have no label: they are wrong for every query"]
-    assert facts["notes"] == ["2 training images are in the database (50.0% of it): scores reward memory"]
+    assert facts["notes"] == [
+        "2 training images are in the database (50.0% of it): scores reward memory",
+        "1 classes that training shows are never asked for (1)",
+    ]
     assert facts["verdict"] == ("made: 2 / 2 / 4 (query / train / database), no protocol to compare with: 1 thing off.")
 
 

@@ -217,20 +217,29 @@ def pictures(tmp_path):
 
 
 def test_a_folder_of_pictures_is_named_by_paths(pictures, command, tmp_path):
-    code, out, _ = command("dataset", "-p", "dataset", pictures, tmp_path / "out")
+    code, out, _ = command("dataset", "-p", "dataset", pictures, "-p", "data_dir", tmp_path, tmp_path / "out")
     assert code == 0
     assert "license" in out  # nobody but its owner knows it
-    found = read_back(tmp_path / "out", data.load(pictures))
+    found = read_back(tmp_path / "out", data.load(pictures, root=tmp_path))
     assert str(tmp_path) not in (tmp_path / "out" / "croissant.json").read_text()
     assert found.metadata.name == "own, seed 0"
 
 
 def test_given_lists_have_no_seed(pictures, command, tmp_path):
-    data.write_lists(data.load(pictures, seed=5), pictures)
+    data.write_lists(data.load(pictures, seed=5, root=tmp_path), pictures)
     assert command("dataset", "-p", "dataset", pictures, tmp_path / "out")[0] == 0
     found = read_back(tmp_path / "out", data.load(pictures))
     assert "Given lists" in found.metadata.description
     assert "split/seed" not in next(iter(found.records("split")))
+
+
+@pytest.mark.filterwarnings("ignore:.*are taken as the split")
+def test_a_tree_that_is_split_already_has_no_seed(pictures, command, tmp_path):
+    for part in ("train", "test"):
+        shutil.copytree(pictures, tmp_path / "tree" / part)
+    assert command("dataset", "-p", "dataset", tmp_path / "tree", "-p", "data_dir", tmp_path, tmp_path / "out")[0] == 0
+    found = read_back(tmp_path / "out", data.load(tmp_path / "tree", root=tmp_path))
+    assert "Given lists" in found.metadata.description
 
 
 @pytest.mark.parametrize("name", data.names())

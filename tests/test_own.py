@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import hhlib as hh
 from hhlib import data
 
 
@@ -87,16 +88,17 @@ def test_unseen_classes_are_seen_by_queries_and_database_only(animals, table):
 
 
 def test_own_pictures_train_and_search_end_to_end(animals, tmp_path):
-    from hhlib import metrics, retrieval, runs, settings, training
-
-    split = data.split_pool(data.folder_pool(animals, size=16), query=10, train=30)
-    chosen = settings.read(bits=8, epochs=1, batch_size=8, learning_rate=1e-3, validation=0.0)
-    run = training.fit(split, runs.Run(tmp_path), chosen)
-    how = dict(mean=run.record["data"]["mean"], std=run.record["data"]["std"])
-    codes = [retrieval.encode(run.model(), part, **how).numpy() for part in (split.query, split.database)]
-    packed = [retrieval.pack(z) for z in codes]
-    score = metrics.evaluate(packed[0], split.query.labels, packed[1], split.database.labels, bits=8)
-    assert 0 < score["map"]["expected"] <= 1
+    where = dict(dataset=str(animals), runs_dir=str(tmp_path / "runs"), data_dir=str(tmp_path / "data"), device="cpu")
+    ex = hh.open("bits=8 epochs=1 batch_size=8 image_size=16 erase=0 shift=1 small_epochs=0", **where)
+    ex.fit()
+    score = ex.evaluate()["map"]["expected"]
+    assert 0 < score <= 1
+    kept = ex.run.codes()
+    for name in ("query", "database"):
+        part = ex.split.parts()[name]
+        assert kept[f"{name}_paths"].tolist() == part.paths
+        assert len(kept[f"{name}_codes"]) == len(part)
+    assert ex.run.record["data"]["classes"] == ["cat", "dog", "emu"]
 
 
 @pytest.mark.parametrize(

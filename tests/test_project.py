@@ -53,9 +53,9 @@ def test_imports_point_down_only(path):
 
 
 def test_the_library_is_thin():
-    """It was 6,884 lines before pretrained backbones came in. No file is two ideas."""
+    """It was 6,884 lines before pretrained backbones came in, 7,599 before folders of any kind, index and shell did."""
     lines = {path: len(path.read_text().splitlines()) for path in (PROJECT / "hhlib").rglob("*.py")}
-    assert sum(lines.values()) <= 7_650
+    assert sum(lines.values()) <= 9_150
     assert max(lines.values()) <= 300
 
 

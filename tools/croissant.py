@@ -36,7 +36,9 @@ def write(split: hh.data.Split, folder: Path, *, drawn: bool = True) -> list[str
 
     Raises:
         mlcroissant.ValidationError: if the description is not valid.
+        ValueError: if nothing has a label.
     """
+    split.need_labels()
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in split.parts().items():
         table(part).to_csv(folder / f"{name}.csv", index=False)

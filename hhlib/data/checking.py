@@ -23,8 +23,8 @@ def unusable(root: Path, paths: list[str], verdicts: Path) -> dict[str, list[str
     fine = np.empty(0, dtype=np.uint64)
     with suppress(OSError, ValueError, EOFError):  # none yet, or damaged: all are opened
         fine = np.load(verdicts, allow_pickle=False)
-    todo, wrong = np.flatnonzero(~np.isin(facts, fine)), {}
-    good = np.isin(facts, fine)
+    good = np.isin(facts, fine)  # (n,) bool
+    todo, wrong = np.flatnonzero(~good), {}
     try:
         with tqdm(total=len(todo), desc="checking", unit="picture", delay=1) as bar:
             for rows in np.split(todo, range(BLOCK, len(todo), BLOCK)):
