@@ -162,9 +162,16 @@ def _settings(text: str, own: dict, named: dict) -> hh.settings.Settings:
     """The settings of one job, in a folder named by them."""
     values = dict(hh.settings.reading.split(text)) | own  # the last one counts
     settings = hh.settings.read(hh.settings.words(values.items()), **named)
-    decides = {key: value for key, value in vars(settings).items() if key not in (*WHERE, *GRID)}
+    decides = {key: value for key, value in _unusual(settings).items() if key not in (*WHERE, *GRID)}
+    decides |= {"recipe": _unusual(settings.recipe)}
     digest = hashlib.sha256(str(sorted(decides.items(), key=str)).encode()).hexdigest()[:8]
     return replace(settings, runs_dir=f"{settings.runs_dir}/batch/{digest}")
+
+
+def _unusual(given: hh.settings.Settings | hh.settings.Recipe) -> dict:
+    """What differs from the defaults: so a setting that a later version adds moves no run."""
+    usual = vars(type(given)())
+    return {name: value for name, value in vars(given).items() if value != usual[name]}
 
 
 def _resources(given: dict) -> dict:
