@@ -6,6 +6,7 @@ Apache-2.0, a dependency). Every other name is timm's, such as "resnet50.a1_in1k
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import timm
 import torch
@@ -33,10 +34,11 @@ class Facts:
     hub: str | None  #: where the weights are; None: in a package
 
 
-def known_backbones() -> list[str]:
-    """Every name that `pretrained` takes."""
+@cache
+def known_backbones() -> dict[str, None]:
+    """Every name that `pretrained` takes, in order."""
     weights = timm.list_pretrained()
-    return [LITE0, *weights, *dict.fromkeys(get_arch_name(name) for name in weights)]
+    return dict.fromkeys([LITE0, *weights, *map(get_arch_name, weights)])
 
 
 def facts(name: str, *, weights: bool = True) -> Facts:
