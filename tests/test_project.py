@@ -27,6 +27,7 @@ FLOORS = [
     {"training", "retrieval", "attention", "explain", "baselines"},
     {"widgets"},
     {"experiment"},
+    {"encoder"},
 ]
 
 
@@ -51,9 +52,9 @@ def test_imports_point_down_only(path):
 
 
 def test_the_library_is_thin():
-    """It was 6,884 lines before pretrained backbones came in. No file is two ideas."""
+    """It was 6,884 lines before pretrained backbones came in, and 7,599 before `encoder`. No file is two ideas."""
     lines = {path: len(path.read_text().splitlines()) for path in (PROJECT / "hhlib").rglob("*.py")}
-    assert sum(lines.values()) <= 7_600
+    assert sum(lines.values()) <= 7_750
     assert max(lines.values()) <= 300
 
 
