@@ -175,6 +175,12 @@ def test_exported_programs_give_the_runs_bits_for_any_number_of_images(count, ex
         assert torch.equal((found >= 0)[sure], (z >= 0)[sure])
 
 
+def test_no_picture_leaves_with_the_network(exported):
+    """A program of torch.export keeps the pictures it was traced with."""
+    ((images,), _) = torch.export.load(exported[1] / "network.pt2").example_inputs
+    assert not images.any()
+
+
 def test_check_json_says_what_was_compared(exported):
     ex, folder = exported
     check = json.loads((folder / "check.json").read_text())

@@ -60,14 +60,15 @@ def write(experiment: hh.Experiment, folder: Path) -> None:
     encoder = hh.encoder.encoder_of(experiment)
     images, labels = spread(experiment.split.query, MOST)
     encoder.save_pretrained(folder)  # with a model card that does not yet tell what is found below
-    to_torch(encoder, images, folder / "network.pt2")
-    to_onnx(encoder, images, folder / "network.onnx")
+    side = images.shape[-1]
+    to_torch(encoder, side, folder / "network.pt2")
+    to_onnx(encoder, side, folder / "network.onnx")
     to_int8(folder / "network.onnx", spread(experiment.split.train, CALIBRATION)[0], folder / "network-int8.onnx")
     forms = loaded(encoder, folder)
     for few in (1, 7):
         check_exact(forms, images[:few])
     found = hh.runs.surroundings() | {"packages": packages}
-    found |= {"side": images.shape[-1], "images": len(images), "bits": encoder.net.bits, "least": LEAST}
+    found |= {"side": side, "images": len(images), "bits": encoder.net.bits, "least": LEAST}
     found["forms"] = compare(forms, images, labels)
     for row in found["forms"]:
         row["bytes"] = (folder / FORMS[row["form"]]).stat().st_size
@@ -83,18 +84,23 @@ def spread(part: hh.data.Part, most: int) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def to_torch(encoder: hh.Encoder, images: Tensor, path: Path) -> None:
-    """Write the program that torch.export makes; two example images, because one would be taken as a constant."""
+def example(side: int) -> tuple[Tensor]:
+    """What the encoder is traced with: black pictures, because the program keeps them; two, as one is no variable."""
+    return (torch.zeros(2, 3, side, side, dtype=torch.uint8),)
+
+
+def to_torch(encoder: hh.Encoder, side: int, path: Path) -> None:
+    """Write the program that torch.export makes, for pictures of this side."""
     with torch.no_grad():
-        torch.export.save(torch.export.export(encoder, (images[:2],), dynamic_shapes=ANY_NUMBER), path)
+        torch.export.save(torch.export.export(encoder, example(side), dynamic_shapes=ANY_NUMBER), path)
 
 
-def to_onnx(encoder: hh.Encoder, images: Tensor, path: Path) -> None:
-    """Write the ONNX file: input `images`, output `z`."""
+def to_onnx(encoder: hh.Encoder, side: int, path: Path) -> None:
+    """Write the ONNX file, for pictures of this side: input `images`, output `z`."""
     names = dict(input_names=["images"], output_names=["z"])
     how = dict(dynamo=True, dynamic_shapes=ANY_NUMBER, external_data=False, verbose=False)
     with torch.no_grad():
-        torch.onnx.export(encoder, (images[:2],), path, **names, **how)
+        torch.onnx.export(encoder, example(side), path, **names, **how)
 
 
 class Calibration(CalibrationDataReader):
