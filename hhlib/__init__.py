@@ -15,15 +15,15 @@ os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
 from hhlib import network as network  # noqa: E402, after the line above: numba reads it once
 
 __version__ = "0.1.0"
-MODULES = ["attention", "baselines", "data", "experiment", "explain", "features", "index", "losses", "metrics"]
-MODULES += ["network", "plots", "retrieval", "runs", "settings", "training", "widgets"]
-__all__ = [*MODULES, "Experiment", "kept", "open"]  # noqa: F822, loaded by `__getattr__`
+MODULES = ["attention", "baselines", "data", "encoder", "experiment", "explain", "features", "index", "losses"]
+MODULES += ["metrics", "network", "plots", "retrieval", "runs", "settings", "training", "widgets"]
+__all__ = [*MODULES, "Encoder", "Experiment", "kept", "open"]  # noqa: F822, loaded by `__getattr__`
 
 
 def __getattr__(name: str):
     """Modules are loaded when first used, so that `import hhlib` is quick and free of matplotlib and ipywidgets."""
     if name in MODULES:
         return importlib.import_module(f"hhlib.{name}")
-    if name in ("open", "kept", "Experiment"):
-        return getattr(importlib.import_module("hhlib.experiment"), name)
+    if name in ("open", "kept", "Experiment", "Encoder"):
+        return getattr(importlib.import_module(f"hhlib.{'encoder' if name == 'Encoder' else 'experiment'}"), name)
     raise AttributeError(f"module 'hhlib' has no attribute {name!r}")

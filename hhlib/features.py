@@ -14,10 +14,24 @@ from torchvision.transforms.v2.functional import resize
 
 from hhlib import network
 from hhlib.common import check_choice, check_whole, resolve
-from hhlib.data import ImageFiles, KeptRows, Pool, Split, facts_of, normalise
+from hhlib.data import ImageFiles, KeptRows, Pool, Split, check_pictures, facts_of, normalise
 from hhlib.data.files import DECODER
 
 BATCH = 128  # pictures per pass
+PRECISIONS = ("float32", "bf16")
+
+
+def vectors_of(net: nn.Module, images: Tensor, known: network.Facts, size: int) -> Tensor:
+    """Pictures (B, 3, S, S) uint8 -> vectors (B, D) float32 by the pooling of a timm network.
+
+    `known` says how it wants its pictures, `size` is the side to which they are scaled, in pixels.
+    """
+    x = images.float()
+    if x.shape[-1] != size:
+        how = dict(interpolation=InterpolationMode(known.interpolation), antialias=size < x.shape[-1])
+        x = resize(x, [size, size], **how).clamp(0, 255)  # (B, 3, size, size)
+    x = normalise(x, known.mean, known.std).contiguous(memory_format=torch.channels_last)
+    return net.forward_head(net.forward_features(x), pre_logits=True).float()
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class Backbone:
 
     def __post_init__(self):
         check_whole("image_size", self.size, 1)
-        check_choice("precision", self.precision, ("float32", "bf16"))
+        check_choice("precision", self.precision, PRECISIONS)
 
     @cached_property
     def net(self) -> nn.Module:
@@ -50,6 +64,11 @@ class Backbone:
         about = {"backbone": self.name, "weights": network.digest(self.net), "size": self.size}
         return about | {"precision": self.precision}
 
+    def tag(self, precision: str) -> str:
+        """The backbone's name and a digest of what vectors of this precision depend on, as a run keeps them."""
+        key = json.dumps(self.key | {"precision": precision})
+        return f"{self.name} {hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, S, S) uint8 -> vectors (B, D) float32, on the CPU.
@@ -57,21 +76,14 @@ class Backbone:
         Raises:
             ValueError: if they are not such pictures.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, but they must be (n, 3, S, S) uint8.")
+        check_pictures(images)
         vectors = [self._look(some) for some in images.split(BATCH)]
         return torch.cat(vectors) if vectors else torch.empty(0, self.dim)
 
     def _look(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> (B, D), by the backbone's own pooling."""
-        known = network.facts_of(self.name)
-        x = images.to(self.device).float()
-        if x.shape[-1] != self.size:
-            how = dict(interpolation=InterpolationMode(known.interpolation), antialias=self.size < x.shape[-1])
-            x = resize(x, [self.size, self.size], **how).clamp(0, 255)  # (B, 3, size, size)
-        x = normalise(x, known.mean, known.std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.net.forward_head(self.net.forward_features(x), pre_logits=True).float().cpu()
+            return vectors_of(self.net, images.to(self.device), network.facts_of(self.name), self.size).cpu()
 
     def pool(self, pool: Pool, folder: str | Path) -> Pool:
         """The same pool with vectors (n, D) float16 in place of pictures: memory-mapped, kept below `folder`.
@@ -97,5 +109,4 @@ class Backbone:
     def split(self, split: Split, folder: str | Path) -> Split:
         """The same split with vectors in place of pictures, see `pool`; the parts of one pool share one file."""
         vectors = self.pool(split.query.pool, folder)
-        digest = hashlib.sha256(json.dumps(self.key).encode()).hexdigest()
-        return split.moved(vectors, network_size=self.size, vectors_of=f"{self.name} {digest[:12]}")
+        return split.moved(vectors, network_size=self.size, vectors_of=self.tag(self.precision))

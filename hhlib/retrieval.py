@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from hhlib.common import check_choice, check_whole
-from hhlib.data import Part, loader, normalise
+from hhlib.data import Part, check_pictures, loader, normalise
 from hhlib.metrics import pack_signs, unpack_signs
 from hhlib.network import evaluating
 
@@ -18,6 +18,13 @@ def pack(z: Tensor | np.ndarray) -> np.ndarray:
 def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
     """Packed codes (n, ceil(K/8)) uint8 -> (n, K) int8 of -1 and +1."""
     return unpack_signs(codes, bits)
+
+
+def outputs_of(net: nn.Module, images: Tensor, mean: list[float], std: list[float], flip: bool) -> Tensor:
+    """Pictures (B, 3, S, S) uint8, on the network's device -> z (B, K) float32; see `encode`."""
+    x = normalise(images, mean, std, net.img_size).contiguous(memory_format=torch.channels_last)
+    seen = (x, x.flip(3)) if flip else (x,)
+    return torch.stack([net(x) for x in seen]).float().mean(dim=0)
 
 
 @torch.inference_mode()
@@ -44,21 +51,15 @@ def encode(
     device, outputs = next(net.parameters()).device, []
     if isinstance(images, Part):
         batches = (batch for batch, _, _ in loader(images, batch_size=batch_size, device=device.type))
-    elif images.ndim == 2 and images.is_floating_point():
-        batches = images.split(check_whole("batch_size", batch_size, 1))
-    elif images.dtype != torch.uint8 or images.shape[1:] != (3, images.shape[-1], images.shape[-1]):
-        raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, but they must be (n, 3, S, S) torch.uint8.")
     else:
+        if images.ndim != 2 or not images.is_floating_point():
+            check_pictures(images)
         batches = images.split(check_whole("batch_size", batch_size, 1))
     with evaluating(net), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for batch in batches:  # (B, 3, S, S) uint8, or vectors (B, D)
-            if batch.ndim == 2:
-                outputs.append(net(batch.to(device).float()).float().cpu())
-                continue
-            x = normalise(batch.to(device, non_blocking=True), mean, std, net.img_size)
-            x = x.contiguous(memory_format=torch.channels_last)
-            seen = (x, x.flip(3)) if flip else (x,)
-            outputs.append(torch.stack([net(x) for x in seen]).float().mean(dim=0).cpu())
+            batch = batch.to(device, non_blocking=True)
+            z = net(batch.float()).float() if batch.ndim == 2 else outputs_of(net, batch, mean, std, flip)
+            outputs.append(z.cpu())
     z = torch.cat(outputs)
     if bad := int((~z.isfinite()).any(dim=1).sum()):
         raise FloatingPointError(f"the network's outputs for {bad} of {len(z)} images are not finite numbers.")

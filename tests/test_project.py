@@ -28,6 +28,7 @@ FLOORS = [
     {"index"},
     {"widgets"},
     {"experiment"},
+    {"encoder"},
     {"shell"},
 ]
 

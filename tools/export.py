@@ -1,10 +1,12 @@
-"""Write a run or a data set's split for others, in a format that their programs know.
+"""Write a run, its network or a data set's split for others, in a format that their programs know.
 
     python tools/export.py run -p dataset digits -p bits 32 TARGET    # a run, as an RO-Crate
     python tools/export.py run results/digits-32bits TARGET           # a run, by its folder
+    python tools/export.py network -p dataset digits -p bits 32 TARGET    # its network, for PyTorch and ONNX Runtime
     python tools/export.py dataset -p dataset cifar10 TARGET          # who is in which part, as Croissant
 
 TARGET is a new folder or, if it ends in .zip, a new archive. Settings say which run and which data set, as everywhere.
+A network is compared on pictures: beside a run's folder, settings such as data_dir say where those are.
 """
 
 import argparse
@@ -56,6 +58,32 @@ def export_run(given: argparse.Namespace, target: Path) -> list[str]:
     return []
 
 
+def export_network(given: argparse.Namespace, target: Path) -> list[str]:
+    """A run's network in several formats -> nothing to remark."""
+    from portable import write
+
+    experiment = trained(given)
+    with whole(target) as folder:
+        write(experiment, folder)
+    return []
+
+
+def trained(given: argparse.Namespace) -> hh.Experiment:
+    """The run that settings name, or that of a folder, whose settings then say where its pictures are."""
+    text = hh.settings.words(given.parameter)
+    if not given.folder:
+        return hh.open(text)
+    run = hh.runs.Run(given.folder)
+    run.need("run.json", "training")
+    names = [name for name, _ in given.parameter]
+    known = {name: run.parameters[name] for name in hh.runs.NAMED}
+    usual = known | {"image_size": run.record["model"].get("img_size")}
+    settings = hh.settings.read(text, **{name: value for name, value in usual.items() if name not in names})
+    if settings.named() != known:
+        raise ValueError(f"{given.folder} is the run {known}, but -p says {settings.named()}.")
+    return hh.Experiment(settings, run)
+
+
 def export_dataset(given: argparse.Namespace, target: Path) -> list[str]:
     """A split's description -> what is missing that Croissant recommends."""
     from croissant import write
@@ -71,21 +99,24 @@ def export_dataset(given: argparse.Namespace, target: Path) -> list[str]:
         return write(hh.Experiment(settings).split, folder, drawn=not given)
 
 
+EXPORTS = {"run": export_run, "network": export_network, "dataset": export_dataset}
+
+
 def main() -> int:
     """Export what the command line asks for; 2 if it asks for what does not exist."""
     parser = parameter_parser(__doc__)
-    parser.add_argument("kind", choices=("run", "dataset"))
+    parser.add_argument("kind", choices=EXPORTS)
     parser.add_argument("folder", nargs="?", help="of the run, instead of settings")
     parser.add_argument("target")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     target = resolve(given.target)
     try:
-        remarks = {"run": export_run, "dataset": export_dataset}[given.kind](given, target)
+        remarks = EXPORTS[given.kind](given, target)
     except ModuleNotFoundError as error:
         how = "python -m pip install --constraint constraints.txt '.[export]'"
         print(f"{error.name.split('.')[0]} is not installed; this installs it: {how}", file=sys.stderr)
         return 2
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ConnectionError) as error:
         print(error, file=sys.stderr)
         return 2
     print(target, *remarks, sep="\n  ")

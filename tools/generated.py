@@ -21,6 +21,7 @@ GROUPS = {
     "asymmetric": "asymmetric, learnt database codes",
     "reconstruction": "our reconstructions, asymmetric too",
 }
+WRONG = "differing_above_1e-4"  #: column of exports.csv
 FAMILIES = {"symmetric": "symmetric", "asymmetric": GROUPS["asymmetric"], "central": "central"}
 #: methods with two rows in the table of families: what each is called, and whether its hyper-parameters are its own
 VARIANTS = {
@@ -83,6 +84,20 @@ def pages(old: str) -> str:
 
 
 # ---- results/README.md
+
+
+def exports(_: str) -> str:
+    """Exported networks, compared with PyTorch in float32."""
+    table = kept("exports").query("form != 'PyTorch, float32'")
+    table["run"] = table["run"].where(~table["run"].duplicated(), "")  # once per run
+    head = "run", "form", "equal bits", "differ", "mAP", "seconds", "MB"
+    return markdown(head, (export_cells(row) for row in table.rename(columns={WRONG: "wrong"}).itertuples()))
+
+
+def export_cells(row) -> tuple[str, ...]:
+    """A line of that table."""
+    shares = f"{row.equal_bits:.4f}", f"{row.wrong:,}", f"{row.map:.3f}", f"{row.seconds_ratio:.2f}"
+    return row.run, row.form, *shares, f"{row.bytes / 1e6:.1f}"
 
 
 def explanations(_: str) -> str:
@@ -258,6 +273,6 @@ def three(value: float) -> str:
 PAGES: dict[str, dict[str, Callable]] = {
     "README.md": {"pages": pages, "runs": runs},
     "results/README.md": {f.__name__: f for f in (explanations, first_recipe, families, nested, fair, whole_networks)}
-    | {"memory": memory},
+    | {"memory": memory, "exports": exports},
     "benchmarks/README.md": {f.__name__: f for f in (benchmarks, training, method_steps, scale, scale_codes, rerank)},
 }

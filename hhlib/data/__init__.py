@@ -9,7 +9,7 @@ from pathlib import Path
 from hhlib.common import check_whole, nearest, resolve
 from hhlib.data import sources
 from hhlib.data.audit import audit, near_duplicates, similar_share
-from hhlib.data.batches import augment, channel_statistics, class_by_class, loader, normalise, scale
+from hhlib.data.batches import augment, channel_statistics, check_pictures, class_by_class, loader, normalise, scale
 from hhlib.data.cache import KeptRows, cached, facts_of
 from hhlib.data.download import fetch
 from hhlib.data.files import ImageFiles, square_picture

@@ -70,6 +70,12 @@ def channel_statistics(part: Part) -> tuple[list[float], list[float]]:
     return mean.tolist(), (squares / count - mean**2).clamp(min=255**-2).sqrt().tolist()
 
 
+def check_pictures(images: Tensor) -> None:
+    """Raise ValueError unless images are square pictures, (n, 3, S, S) uint8."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, images.shape[-1], images.shape[-1]):
+        raise ValueError(f"images are {tuple(images.shape)} {images.dtype}, but they must be (n, 3, S, S) torch.uint8.")
+
+
 def normalise(images: Tensor, mean: list[float], std: list[float], size: int | None = None) -> Tensor:
     """(B, 3, S, S) of 0 to 255 -> float32 with about zero mean and unit spread per channel, on the images' device.
 

@@ -1,7 +1,7 @@
 """The HybridHash network: its `parts`, the whole (`model`), loaded `weights`; pretrained networks (`backbones`) and
 what makes codes of them (`heads`); all of them by name (`presets`)."""
 
-from hhlib.network.backbones import Facts, digest, input_size, pretrained
+from hhlib.network.backbones import Facts, bare, digest, input_size, pretrained
 from hhlib.network.heads import Head, TimmHash
 from hhlib.network.model import HybridHash
 from hhlib.network.parts import (

@@ -97,6 +97,16 @@ def pretrained(name: str, *, size: int | None = None, **source) -> nn.Module:
         raise ConnectionError(f"the weights of {name} could not be fetched from {known.hub}: {error}") from error
 
 
+def bare(name: str, size: int, **given) -> nn.Module:
+    """A network without its classifier, with random weights, for pictures of `size` pixels.
+
+    given: other arguments of `timm.create_model`; it leaves out what is None.
+    """
+    known = facts(name, weights=False)
+    side = size if known.fixed_size else None
+    return timm.create_model(known.architecture, num_classes=0, img_size=side, **given)
+
+
 def _source(name: str) -> dict:
     """Where timm finds the weights: a file that was fetched before or, once it has answered, the hub.
 

@@ -5,12 +5,11 @@ Letters in shapes: B images, D numbers of a vector, K bits, S image side, C chan
 
 import math
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from hhlib.common import check_bits, check_choice, check_share, check_whole
-from hhlib.network.backbones import as_map, facts
+from hhlib.network.backbones import as_map, bare, facts
 from hhlib.network.parts import HEADS, HashLayer, evaluating, last_step
 
 
@@ -71,8 +70,7 @@ class TimmHash(nn.Module):
         known = facts(backbone, weights=False)
         check_share("drop_path_rate", drop_path_rate)
         self.bits, self.img_size = check_bits(bits), img_size or known.size
-        given = dict(drop_path_rate=drop_path_rate or None, img_size=self.img_size if known.fixed_size else None)
-        self.backbone = timm.create_model(known.architecture, num_classes=0, **given)  # timm leaves out what is None
+        self.backbone = bare(backbone, self.img_size, drop_path_rate=drop_path_rate or None)
         with torch.no_grad(), evaluating(self.backbone):
             _, C, b, w = self.forward_features(torch.zeros(1, 3, self.img_size, self.img_size)).shape
         if b != w:

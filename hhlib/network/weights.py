@@ -69,7 +69,7 @@ def load_nest(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
     return fill(net, state_dict, may_miss=("hash_layer.", ".pool.reduce.", ".pool.tokens."))
 
 
-def load_weights(net: HybridHash, path: Path) -> MatchReport:
+def load_weights(net: nn.Module, path: Path) -> MatchReport:
     """Fill `net` from a `.safetensors` file of this kit; all tensors must fit."""
     try:
         return fill(net, load_file(path))
