@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from hhlib.common import check_bits, check_whole
 from hhlib.data import Part, scale
 
-Encoder = Callable[[np.ndarray], np.ndarray]
+Outputs = Callable[[np.ndarray], np.ndarray]
 
 
 def pixels(part: Part, side: int = 32) -> np.ndarray:
@@ -26,7 +26,7 @@ def pixels(part: Part, side: int = 32) -> np.ndarray:
     return torch.cat(found).numpy().astype(np.float32) / 255
 
 
-def lsh(x: np.ndarray, bits: int, *, seed: int = 0) -> Encoder:
+def lsh(x: np.ndarray, bits: int, *, seed: int = 0) -> Outputs:
     """Locality-sensitive hashing: on which side of K random planes through the mean a vector is.
 
     Two vectors at an angle a, seen from the mean, differ in a share a / pi of the bits (Charikar, STOC 2002).
@@ -36,7 +36,7 @@ def lsh(x: np.ndarray, bits: int, *, seed: int = 0) -> Encoder:
     return lambda y: (y - mean) @ planes
 
 
-def pca_sign(x: np.ndarray, bits: int) -> Encoder:
+def pca_sign(x: np.ndarray, bits: int) -> Outputs:
     """The signs of the first K principal components: few bits carry most of the variance, the last hardly any."""
     n, D = x.shape
     if check_bits(bits) > min(n, D):
@@ -46,7 +46,7 @@ def pca_sign(x: np.ndarray, bits: int) -> Encoder:
     return lambda y: pca.apply(np.ascontiguousarray(y, dtype=np.float32))
 
 
-def itq(x: np.ndarray, bits: int, *, iterations: int = 50, starts: int = 5, seed: int = 0) -> Encoder:
+def itq(x: np.ndarray, bits: int, *, iterations: int = 50, starts: int = 5, seed: int = 0) -> Outputs:
     """Iterative quantisation: principal components, rotated so that they are near corners of the cube (-1, +1)^K.
 
     With V the components and R a rotation, ||B - V R||^2 is lowered by turns: B = sgn(V R), then the best R for this B;
@@ -66,7 +66,7 @@ def itq(x: np.ndarray, bits: int, *, iterations: int = 50, starts: int = 5, seed
     return lambda y: components(y) @ best
 
 
-def class_number(x: np.ndarray, labels: np.ndarray) -> Encoder:
+def class_number(x: np.ndarray, labels: np.ndarray) -> Outputs:
     """A linear classifier's answer in binary: ceil(log2 C) bits (logistic regression, scikit-learn).
 
     All images given the same class share a code, so mAP is as good as the classifier, and nothing tells two of them
@@ -83,7 +83,7 @@ def classifier(x: np.ndarray, labels: np.ndarray) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, labels.argmax(axis=1))
 
 
-def answer(model: Pipeline, classes: int) -> Encoder:
+def answer(model: Pipeline, classes: int) -> Outputs:
     """What a fitted `classifier` of so many classes answers, as in `class_number`."""
     bits = max(1, (classes - 1).bit_length())
     return lambda y: np.where(model.predict(y)[:, None] >> np.arange(bits) & 1, 1.0, -1.0)

@@ -11,7 +11,6 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 import hhlib as hh
-from hhlib.common import Missing
 
 TINY = "net.embed_dims=16,32,64 net.num_heads=2,2,2 net.depths=1,1,1 small_epochs=0"
 KINDS = {
@@ -54,7 +53,7 @@ def some(ex, count=20):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_encoder_gives_exactly_what_the_experiment_does(kind, experiments):
     ex = experiments(kind)
-    encoder = hh.encoder.encoder_of(ex)
+    encoder = hh.encoder.encoder_of(ex.run)
     assert encoder.flip == (kind == "flip")
     for images in (some(ex), some(ex)[:, :, 4:20, 4:20]):  # of any side
         z = encoder(images)
@@ -65,7 +64,7 @@ def test_the_encoder_gives_exactly_what_the_experiment_does(kind, experiments):
 
 def test_an_average_with_the_mirror_image_is_that_of_the_mirror_image(experiments):
     images = some(experiments("flip"))
-    mirrored, plain = (hh.encoder.encoder_of(experiments(kind)) for kind in ("flip", "hybridhash"))
+    mirrored, plain = (hh.encoder.encoder_of(experiments(kind).run) for kind in ("flip", "hybridhash"))
     torch.testing.assert_close(mirrored(images), mirrored(images.flip(3)))
     assert not torch.allclose(plain(images), plain(images.flip(3)))
 
@@ -75,7 +74,7 @@ def test_a_saved_encoder_needs_neither_run_nor_hub(kind, experiments, hub, tmp_p
     ex = experiments(kind)
     z = ex.encode(some(ex))
     folder = tmp_path / "saved"
-    hh.encoder.encoder_of(ex).save_pretrained(folder)
+    hh.encoder.encoder_of(ex.run).save_pretrained(folder)
     again = hh.Encoder.from_pretrained(folder)
     assert torch.equal(again(some(ex)), z)
     assert again.about["data"]["classes"] == ex.split.classes
@@ -89,7 +88,7 @@ def test_a_saved_encoder_needs_neither_run_nor_hub(kind, experiments, hub, tmp_p
 
 def test_the_model_card_tells_the_run(experiments, tmp_path):
     ex = experiments("tuned")
-    hh.encoder.encoder_of(ex).save_pretrained(tmp_path)
+    hh.encoder.encoder_of(ex.run).save_pretrained(tmp_path)
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.license == hh.network.facts_of("timm:test_efficientnet").license
     sizes = "{:,} query, {:,} training, {:,} database".format(*ex.split.sizes.values())
@@ -100,7 +99,7 @@ def test_the_model_card_tells_the_run(experiments, tmp_path):
 
 def test_the_scores_of_a_run_are_on_its_card():
     ex = hh.kept("cifar10-2-64bits")
-    about = hh.encoder.facts_for_card(ex)
+    about = hh.encoder.facts_for_card(ex.run)
     model = dict(name="micro", bits=64, stem="conv")
     text = hh.Encoder(model, mean=[0.5] * 3, std=[0.25] * 3, about=about).generate_model_card().text
     for score in ("**0.902**", "gives 0.878, the best 0.914", "nothing 0.100", "48,000 images, 2,000 held out"):
@@ -109,16 +108,17 @@ def test_the_scores_of_a_run_are_on_its_card():
         assert f"\n- {remark}\n" in text
 
 
-def test_vectors_of_another_size_are_refused(experiments):
-    ex = experiments("frozen")
-    other = hh.open(**ex.settings.named(), image_size=32,
-                    data_dir=ex.settings.data_dir, runs_dir=ex.settings.runs_dir)  # fmt: skip
-    with pytest.raises(ValueError, match="was trained on vectors of lite0 .* pictures of 32 pixels .* set image_size"):
-        hh.encoder.encoder_of(other)
+def test_vectors_of_another_size_are_refused(experiments, tmp_path):
+    run = hh.runs.Run(shutil.copytree(experiments("frozen").run.path, tmp_path / "run"))
+    record = run.record
+    record["data"]["image_size"] = 32
+    hh.runs.write_json(run.path / "run.json", record)
+    with pytest.raises(ValueError, match="was trained on vectors of lite0 .* pictures of 32 pixels gives"):
+        hh.encoder.encoder_of(run)
 
 
 def test_what_is_no_picture_is_refused(experiments):
-    encoder = hh.encoder.encoder_of(experiments("hybridhash"))
+    encoder = hh.encoder.encoder_of(experiments("hybridhash").run)
     for images in (torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 16, dtype=torch.uint8)):
         with pytest.raises(ValueError, match=r"but they must be \(n, 3, S, S\) torch.uint8"):
             encoder(images)
@@ -236,5 +236,5 @@ def test_what_cannot_be_exported_is_refused_in_one_sentence(words, says, from_to
 
 
 def test_an_encoder_needs_a_trained_run():
-    with pytest.raises(Missing, match=r"model.safetensors does not exist"):
-        hh.encoder.encoder_of(hh.kept("digits-32bits"))
+    with pytest.raises(FileNotFoundError, match=r"model.safetensors does not exist"):
+        hh.encoder.encoder_of(hh.runs.kept("digits-32bits"))

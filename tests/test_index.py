@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import hhlib as hh
-from hhlib.index import encoding, searching
+from hhlib.index import encoding, searching, unsupervised
 from hhlib.index.store import Segment, Store, Texts, key_of, writing
 
 SIDE = 32
@@ -275,18 +275,19 @@ def test_a_build_that_was_stopped_resumes(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "BATCH", 5)
     looks = []
 
-    class Stopped(hh.index.coder.Coder):
+    class Stopped(hh.Encoder):
         def look(self, images):
             looks.append(len(images))
             if sum(looks) > 25:
                 raise KeyboardInterrupt
             return super().look(images)
 
-    coder = hh.index.coder.looking("lite0", bits=16, size=SIDE, device="cpu", precision="float32")
-    stopped, report = Stopped(coder.facts, coder.net, "cpu"), encoding.Report()
+    encoder = unsupervised.unfitted("lite0", bits=16, size=SIDE, precision="float32")
+    stopped, report = Stopped(encoder.model, mean=[], std=[], size=SIDE), encoding.Report()
+    stopped.load_state_dict(encoder.state_dict())
     files = sorted(pictures.rglob("*.png"))
     wanted = encoding.pictures_of(files, pictures, 0, report)
-    blocks = encoding.Blocks(tmp_path / "index", coder)
+    blocks = encoding.Blocks(tmp_path / "index", encoder)
     with pytest.raises(KeyboardInterrupt):
         encoding.look(stopped, wanted, blocks, report, workers=0)
     assert sum(map(len, blocks.read())) == 20

@@ -57,7 +57,8 @@ def write(experiment: hh.Experiment, folder: Path) -> None:
         FileNotFoundError: if the run is not trained, or its pictures are missing.
     """
     packages = {name: version(name) for name in PACKAGES}  # ModuleNotFoundError, before any work, if one is missing
-    encoder = hh.encoder.encoder_of(experiment)
+    experiment.need("model.safetensors", "03")
+    encoder = hh.encoder.encoder_of(experiment.run)
     images, labels = spread(experiment.split.query, MOST)
     encoder.save_pretrained(folder)  # with a model card that does not yet tell what is found below
     side = images.shape[-1]
@@ -68,7 +69,7 @@ def write(experiment: hh.Experiment, folder: Path) -> None:
     for few in (1, 7):
         check_exact(forms, images[:few])
     found = hh.runs.surroundings() | {"packages": packages}
-    found |= {"side": side, "images": len(images), "bits": encoder.net.bits, "least": LEAST}
+    found |= {"side": side, "images": len(images), "bits": encoder.bits, "least": LEAST}
     found["forms"] = compare(forms, images, labels)
     for row in found["forms"]:
         row["bytes"] = (folder / FORMS[row["form"]]).stat().st_size

@@ -161,7 +161,7 @@ class Comparison:
         return float(np.mean(right))
 
 
-def rotated(x: np.ndarray, bits: int, *, seed: int = 0) -> hh.baselines.Encoder:
+def rotated(x: np.ndarray, bits: int, *, seed: int = 0) -> hh.baselines.Outputs:
     """The first K principal components, turned at random, so that every bit carries about the same variance.
 
     The start of ITQ, and already most of what it gains (Gong and Lazebnik, CVPR 2011, section 2.3).

@@ -1,16 +1,16 @@
 """An index of a folder of pictures: codes, paths and vectors on disk, to search and to change.
 
-`store` keeps rows, `coder` makes codes, `encoding` goes through files, `searching` finds the nearest, `folder` is what
-is used.
+`store` keeps rows, `encoding` goes through files, `unsupervised` fits codes where nothing was trained, `searching`
+finds the nearest, `folder` is what is used.
 """
 
 from pathlib import Path
 
-from hhlib import data, runs
+from hhlib import data, runs, training
 from hhlib import network as networks
 from hhlib.common import check_bits, check_choice, resolve
-from hhlib.index import coder as coders
-from hhlib.index import encoding, store
+from hhlib.encoder import Encoder, encoder_of
+from hhlib.index import encoding, store, unsupervised
 from hhlib.index.encoding import Report
 from hhlib.index.folder import Coded, Hit, Index
 
@@ -59,21 +59,24 @@ def build(
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}.")
     check_choice("vectors", vectors, VECTORS)
+    chosen = training.choose_precision(precision, training.choose_device(device))
     if run is None:
-        coder = coders.looking(network, bits=check_bits(bits), size=size, device=device, precision=precision)
+        encoder = unsupervised.unfitted(network, bits=check_bits(bits), size=size, precision=chosen)
     else:
-        coder = coders.of_run(run if isinstance(run, runs.Run) else runs.Run(run), device)
-    if vectors == "backbone" and coder.backbone is None:
-        raise ValueError(f"vectors is 'backbone', but {coder.facts['network']} has no frozen one; it must be outputs.")
-    where = resolve(where) if where else default_place(folder, coder, run)
+        run = run if isinstance(run, runs.Run) else runs.Run(run)
+        encoder = encoder_of(run, precision=chosen)
+    if vectors == "backbone" and encoder.backbone is None:
+        raise ValueError(f"vectors is 'backbone', but {encoder.model['name']} has no frozen one; it must be outputs.")
+    where = resolve(where) if where else default_place(folder, encoder, run)
     if not (where / "index.json").is_file():
         kind = vectors if vectors != "auto" else "backbone" if run is None else "outputs"
         with store.writing(where):
-            _begin(folder, coder, where, kind, report, workers, seed)
+            encoder.to(training.choose_device(device))
+            _begin(folder, encoder, where, kind, report, None if run else seed, workers)
     index = Index(where, device)
-    chosen = {"vectors": vectors, "precision": precision} | ({"size": size} if size else {})
-    asked = {name: coder.facts[name] for name in ("network", "bits")} | {"root": str(folder)}
-    _check_same(index, coder, asked | {name: value for name, value in chosen.items() if value != "auto"})
+    asked = {"vectors": vectors, "precision": precision, "size": size or "auto"}
+    asked |= {"network": encoder.model["name"], "bits": encoder.bits, "root": str(folder)}
+    _check_same(index, asked, run and networks.digest(encoder.net))
     index.update(workers=workers)
     index.report.encoded += report.encoded
     return index
@@ -92,13 +95,12 @@ def open(where: str | Path, *, device: str = "auto") -> Index:  # noqa: A001, `h
     return index
 
 
-def default_place(folder: Path, coder: coders.Coder, run: runs.Run | str | Path | None) -> Path:
+def default_place(folder: Path, encoder: Encoder, run: runs.Run | None) -> Path:
     """Where the index of a folder is, unless said otherwise."""
     name = data.short_name(folder)
     if run is not None:
-        return (run.path if isinstance(run, runs.Run) else resolve(run)) / f"index-{name}"
-    network = coder.facts["network"].replace(":", "-")
-    return resolve("runs") / name / f"index-{network}-{coder.facts['bits']}bits"
+        return run.path / f"index-{name}"
+    return resolve("runs") / name / f"index-{encoder.model['name']}-{encoder.bits}bits"
 
 
 def find(root: str | Path = "runs") -> list[Path]:
@@ -106,27 +108,32 @@ def find(root: str | Path = "runs") -> list[Path]:
     return [file.parent for file in sorted(resolve(root).glob("**/index.json"), key=lambda file: file.stat().st_mtime)]
 
 
-def _begin(folder: Path, coder: coders.Coder, where: Path, kind: str, report: Report, workers, seed: int) -> None:
-    """An index without rows; where nothing was trained, the codes' linear map is fitted to the first pictures."""
+def _begin(folder: Path, encoder: Encoder, where: Path, kind: str, report: Report, seed: int | None, workers) -> None:
+    """An index without rows; where nothing was trained (`seed` says so), codes are fitted to the first pictures."""
     level = encoding.label_level(folder)
     pictures = encoding.pictures_of(encoding.files_in(folder, Report()), folder, level, report)
     if not pictures:
         raise ValueError(f"{folder} holds no picture that can be read.")
-    if "model" not in coder.facts:
-        sample, blocks = pictures[:SAMPLE], encoding.Blocks(where, coder)
-        encoding.look(coder, sample, blocks, report, workers)
-        coder = coders.fitted(coder, encoding.seen(blocks, sample), seed)
-    coder.save(where / "coder")
-    about = {"root": str(folder), "level": level, "vectors": kind, "model": coder.model}
+    if seed is not None:
+        sample, blocks = pictures[:SAMPLE], encoding.Blocks(where, encoder)
+        encoding.look(encoder, sample, blocks, report, workers)
+        unsupervised.fit(encoder, encoding.seen(blocks, sample), seed)
+    encoder.save_pretrained(where / "encoder")
+    about = {"root": str(folder), "level": level, "vectors": kind, "model": encoder.digest()}
     store.Store.create(where, about | {"built": False})
 
 
-def _check_same(index: Index, coder: coders.Coder, asked: dict) -> None:
-    """Raise ValueError unless an index that was there already is the one that was asked for."""
-    there = index.coder.facts | {"root": str(index.root), "vectors": index.vectors}
+def _check_same(index: Index, asked: dict, trained: str | None) -> None:
+    """Raise ValueError unless an index that was there already is the one that was asked for.
+
+    trained: digest of the trained network, if one was asked for.
+    """
+    encoder = index.encoder
+    there = {"network": encoder.model["name"], "bits": encoder.bits, "size": encoder.size, "root": str(index.root)}
+    there |= {"vectors": index.vectors, "precision": encoder.precision}
     for name, value in asked.items():
-        if there[name] != value:
+        if value not in ("auto", there[name]):
             wrong = f"{index.where} is an index with {name} {there[name]!r}, not {value!r}"
             raise ValueError(f"{wrong}; name another place for a new one.")
-    if "model" in coder.facts and networks.digest(index.coder.net) != networks.digest(coder.net):
+    if trained not in (None, networks.digest(encoder.net)):
         raise ValueError(f"{index.where} is an index of another training; name another place for a new one.")

@@ -1,11 +1,10 @@
 """From files to rows: pictures are opened by worker processes, looked at in batches, and kept in blocks as they come.
 
-A block on disk is a segment whose codes are still empty and whose vectors are what the coder saw. Encoding that was
+A block on disk is a segment whose codes are still empty and whose vectors are what the encoder saw. Encoding that was
 stopped resumes after the last block, and no picture is looked at twice.
 """
 
 import hashlib
-import json
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from hhlib import retrieval
 from hhlib.common import usable_cores
 from hhlib.data import scan, told
 from hhlib.data.files import Unusable, read_picture
-from hhlib.index.coder import Coder
+from hhlib.encoder import Encoder
 from hhlib.index.store import Segment, Texts, key_of, read_segment, write_segment
 
 BLOCK = 2048  #: pictures between two blocks on disk
@@ -94,9 +93,8 @@ class _Files(Dataset):
 class Blocks:
     """What was looked at and is not in an index yet, in a folder of its own per backbone or network."""
 
-    def __init__(self, where: Path, coder: Coder):
-        key = coder.backbone.key if coder.backbone is not None else {"model": coder.model}
-        self.folder = where / "blocks" / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    def __init__(self, where: Path, encoder: Encoder):
+        self.folder = where / "blocks" / encoder.digest(looking=True)[:16]
 
     def read(self) -> list[Segment]:
         """The blocks on disk."""
@@ -168,18 +166,18 @@ def seen(blocks: Blocks, pictures: Sequence[Picture]) -> np.ndarray:
     return np.concatenate(rows)[np.argsort(np.concatenate(keys))]
 
 
-def look(coder: Coder, pictures: Iterable[Picture], blocks: Blocks, report: Report, workers: int | None) -> None:
+def look(encoder: Encoder, pictures: Iterable[Picture], blocks: Blocks, report: Report, workers: int | None) -> None:
     """Look at the pictures that no block has yet, and keep what was seen in blocks."""
     done = {(path, int(fact)) for block in blocks.read() for path, fact in zip(block.paths, block.facts, strict=True)}
     todo = [picture for picture in pictures if (picture.path, picture.fact) not in done]
     held, seen = [], []
     with tqdm(total=len(todo), desc="encoding", unit="picture", disable=not todo) as bar:
-        for rows, images, broken in _opened(todo, coder.facts["size"], workers):
+        for rows, images, broken in _opened(todo, encoder.size, workers):
             for row, wrong in broken:
                 report.left_out.setdefault(wrong, []).append(todo[row].path)
             if rows:
                 held += [todo[row] for row in rows]
-                seen.append(coder.look(torch.from_numpy(images)))
+                seen.append(encoder.look(torch.from_numpy(images)))
                 report.encoded += len(rows)
             bar.update(len(rows) + len(broken))
             if len(held) >= BLOCK:
@@ -198,13 +196,13 @@ def _opened(pictures: Sequence[Picture], size: int, workers: int | None) -> Iter
     yield from DataLoader(files, batch_sampler=batches, collate_fn=tuple, num_workers=workers)
 
 
-def coded(coder: Coder, block: Segment, wanted: dict[str, int], vectors: str) -> Segment | None:
+def coded(encoder: Encoder, block: Segment, wanted: dict[str, int], vectors: str) -> Segment | None:
     """The rows of a block that are wanted (path -> fact), with codes, and with the `vectors` that an index keeps."""
     rows = np.flatnonzero([wanted.get(p) == int(fact) for p, fact in zip(block.paths, block.facts, strict=True)])
     if not len(rows):
         return None
     seen = block.vectors[rows]  # (n, D) or (n, K)
-    z = coder.outputs(seen)  # (n, K)
+    z = encoder.outputs(seen)  # (n, K)
     kept = {"outputs": z.numpy().astype(np.float16), "backbone": seen, "none": None}[vectors]
     paths, labels = (Texts.of(texts[row] for row in rows) for texts in (block.paths, block.labels))
     return Segment(block.keys[rows], retrieval.pack(z), block.facts[rows], paths, labels, kept)

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hhlib import retrieval
+from hhlib import encoder as encoders
+from hhlib import retrieval, training
 from hhlib.common import check_whole, nearest, resolve
 from hhlib.data import ImageFiles, square_picture
-from hhlib.index import coder as coders
 from hhlib.index import encoding, searching
 from hhlib.index.encoding import Picture, Report
 from hhlib.index.store import Store
@@ -37,7 +37,7 @@ class Coded:
 
     z: Tensor  #: (Q, K) float32; a bit is z >= 0
     vectors: np.ndarray | None  #: (Q, D) float16, to break ties
-    model: str  #: which coder made them
+    model: str  #: digest of the encoder that made them
 
     def __len__(self) -> int:
         return len(self.z)
@@ -57,23 +57,22 @@ class Index:
 
     def __init__(self, where: Path, device: str = "auto"):
         self.where, self.store = where, Store(where)
-        self.coder = coders.load(where / "coder", device)
+        self.encoder = encoders.load(where / "encoder").to(training.choose_device(device))
         about = self.store.about
-        self.root, self.vectors, self.bits = Path(about["root"]), about["vectors"], self.coder.facts["bits"]
-        self.model, self.report = self.coder.model, Report()
+        self.root, self.vectors, self.bits = Path(about["root"]), about["vectors"], self.encoder.bits
+        self.model, self.report = self.encoder.digest(), Report()
         if self.model != about["model"]:
-            raise ValueError(f"{where / 'coder'} is not the coder of this index; build the index again elsewhere.")
+            raise ValueError(f"{where / 'encoder'} is not the encoder of this index; build the index again elsewhere.")
 
     def __len__(self) -> int:
         return len(self.store)
 
     def __repr__(self) -> str:
-        f = self.coder.facts
-        how = f["trained"] or f["model"]["by"]
+        about = self.encoder.about
+        how = about["parameters"]["method"] if "parameters" in about else about["fitted"]
         kept = "no vectors" if self.vectors == "none" else f"vectors of the {self.vectors}"
-        return (
-            f"{len(self):,} pictures of {self.root}: {self.bits} bits of {f['network']} ({how}), {kept}; {self.where}"
-        )
+        what = f"{self.bits} bits of {self.encoder.model['name']} ({how}), {kept}"
+        return f"{len(self):,} pictures of {self.root}: {what}; in {self.where}"
 
     @property
     def paths(self) -> list[str]:
@@ -102,13 +101,13 @@ class Index:
         Args:
             what: the path of a picture or a list of paths, a picture opened by Pillow, or pictures (n, 3, S, S) uint8.
         """
-        seen = self.coder.look(self._images(what))
-        z = self.coder.outputs(seen)  # (Q, K)
+        seen = self.encoder.look(self._images(what))
+        z = self.encoder.outputs(seen)  # (Q, K)
         vectors = {"outputs": z.numpy().astype(np.float16), "backbone": seen, "none": None}[self.vectors]
         return Coded(z, vectors, self.model)
 
     def _images(self, what) -> Tensor:
-        size = self.coder.facts["size"]
+        size = self.encoder.size
         if isinstance(what, Tensor):
             return what
         if isinstance(what, Image.Image):
@@ -213,9 +212,9 @@ class Index:
         where = resolve(where)
         if where.exists():
             raise ValueError(f"{where} exists already, but a copy of an index needs a new folder.")
-        self.coder.save(where / "coder")
+        self.encoder.save_pretrained(where / "encoder")
         Store.create(where, self.store.about).change(self.store.segments)
-        return Index(where, self.coder.device)
+        return Index(where, self.encoder.device.type)
 
     def _done(self, report: Report) -> Report:
         self.report = report
@@ -227,11 +226,11 @@ class Index:
         pairs = zip(wanted, there, strict=True)
         new = [picture for picture, place in pairs if place is None or self._fact(place) != picture.fact]
         report.kept = len(wanted) - len(new)
-        blocks = encoding.Blocks(self.where, self.coder)
-        encoding.look(self.coder, new, blocks, report, workers)
+        blocks = encoding.Blocks(self.where, self.encoder)
+        encoding.look(self.encoder, new, blocks, report, workers)
         facts = {picture.path: picture.fact for picture in new}
         broken = {path for paths in report.left_out.values() for path in paths if path in facts}  # readable before?
-        parts = (encoding.coded(self.coder, block, facts, self.vectors) for block in blocks.read())
+        parts = (encoding.coded(self.encoder, block, facts, self.vectors) for block in blocks.read())
         report.removed = self.store.change(
             [part for part in parts if part is not None], broken.intersection(facts).union(gone)
         )

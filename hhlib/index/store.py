@@ -2,7 +2,7 @@
 
     index.json            what the index is, and its segments, in order
     segments/<name>/      up to a million rows: keys, codes, facts, paths, labels and, if kept, vectors
-    coder/                what makes a query's code, see `hhlib.index.coder`
+    encoder/              what makes a query's code, see `hhlib.encoder`
     .lock                 held by the one process that writes
 
 A change writes new segments, then replaces index.json, then deletes what it no longer names: a reader sees the old
