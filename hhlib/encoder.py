@@ -1,8 +1,10 @@
 """A trained network with all that comes before it, as one module: for an index, to use it elsewhere, to export it.
 
-encoder = hh.encoder.encoder_of(ex.run)
-z = encoder(images)  # (n, 3, S, S) uint8 -> (n, K); a bit is z >= 0
-encoder.save_pretrained("folder")  # hh.Encoder.from_pretrained("folder") needs no run
+    encoder = hh.encoder.encoder_of(ex.run)
+    z = encoder(images)  # (n, 3, S, S) uint8 -> (n, K); a bit is z >= 0
+    encoder.save_pretrained("folder")
+
+``hh.Encoder.from_pretrained("folder")`` is the same encoder, without the run.
 """
 
 import hashlib

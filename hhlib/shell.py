@@ -1,9 +1,11 @@
-"""The same from the shell: train on a folder of pictures, index it, search it.
+"""From the shell: index a folder of pictures, search it, train on it.
 
-hhlib index animals          # codes of all pictures; needs no labels and no training
-hhlib search new.jpg         # the ten nearest of the last index
-hhlib train animals          # a folder per class: learn codes that tell the classes apart, in seconds
-hhlib evaluate animals       # how good they are on pictures that training has not seen
+    hhlib index animals          # codes of all pictures; needs no labels and no training
+    hhlib search new.jpg         # the ten nearest of the last index
+    hhlib train animals          # a folder per class: learn codes that tell the classes apart, in seconds
+    hhlib evaluate animals       # how good they are on pictures that training has not seen
+
+Each command tells its options with --help. Indexes and runs are kept below runs/.
 """
 
 import argparse
@@ -22,7 +24,7 @@ USUAL = {"network": "lite0", "method": "hashnet", "bits": 64, "live": False}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Do what a command line asks for -> 0; 1 after Ctrl-C, 2 for a request that cannot be done, with one sentence."""
+    """Do what a command line asks for -> 0; 2, with one sentence, for what cannot be done; 130 after Ctrl-C."""
     given = _parser().parse_args(words)
     try:
         with redirect_stdout(sys.stderr):  # progress; the answer alone goes to standard output
@@ -32,7 +34,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"hhlib {given.command}: stopped; the same command resumes it.", file=sys.stderr)
-        return 1
+        return 130
     print(json.dumps(answer, indent=1, default=str) if given.json else text)
     return 0
 

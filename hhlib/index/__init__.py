@@ -70,9 +70,10 @@ def build(
     where = resolve(where) if where else default_place(folder, encoder, run)
     if not (where / "index.json").is_file():
         kind = vectors if vectors != "auto" else "backbone" if run is None else "outputs"
+        encoder.to(training.choose_device(device))
         with store.writing(where):
-            encoder.to(training.choose_device(device))
-            _begin(folder, encoder, where, kind, report, None if run else seed, workers)
+            if not (where / "index.json").is_file():  # another process may have been here
+                _begin(folder, encoder, where, kind, report, None if run else seed, workers)
     index = Index(where, device)
     asked = {"vectors": vectors, "precision": precision, "size": size or "auto"}
     asked |= {"network": encoder.model["name"], "bits": encoder.bits, "root": str(folder)}

@@ -1,7 +1,10 @@
 """The pictures of a folder, coded and kept on disk: search them, add some, remove some.
 
-index = hh.index.build("animals", network="lite0")
-index.search("new.jpg", k=10)  # [Hit(path=..., distance=..., similarity=...), ...]
+    index = hh.index.build("animals", network="lite0")
+    for path, distance, similarity in index.search("new.jpg", k=10):
+        print(path, distance, similarity)
+
+Changes are on disk when they return; `Index.save` makes a copy elsewhere.
 """
 
 from collections.abc import Iterable, Sequence
@@ -101,19 +104,21 @@ class Index:
         Args:
             what: the path of a picture or a list of paths, a picture opened by Pillow, or pictures (n, 3, S, S) uint8.
         """
-        seen = self.encoder.look(self._images(what))
+        seen = np.concatenate([self.encoder.look(images) for images in self._batches(what)])
         z = self.encoder.outputs(seen)  # (Q, K)
         vectors = {"outputs": z.numpy().astype(np.float16), "backbone": seen, "none": None}[self.vectors]
         return Coded(z, vectors, self.model)
 
-    def _images(self, what) -> Tensor:
+    def _batches(self, what) -> Iterable[Tensor]:
         size = self.encoder.size
         if isinstance(what, Tensor):
-            return what
+            return what.split(encoding.BLOCK)
         if isinstance(what, Image.Image):
-            return square_picture(what, size)[None]
-        what = [what] if isinstance(what, str | Path) else what
-        return ImageFiles("/", [str(resolve(path)) for path in what], size)[:]
+            return [square_picture(what, size)[None]]
+        files = ImageFiles(
+            "/", [str(resolve(path)) for path in ([what] if isinstance(what, str | Path) else what)], size
+        )
+        return (files[start : start + encoding.BATCH] for start in range(0, len(files), encoding.BATCH))
 
     def search(self, query, k: int = 10, *, rerank: int = 0) -> list[Hit] | list[list[Hit]]:
         """The k pictures that are nearest to a query; a list of such lists for a list of queries.

@@ -1,6 +1,7 @@
 """How the tests run the notebooks: on a small data set of one's own, the way the reader does."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +17,39 @@ RUNNER = PROJECT / "tools" / "run_notebooks.py"
 SMALL = {"bits": 12, "epochs": 1, "erase": 0, "clip": 0, "loss.alpha": 0.3, "precision": "float32", "image_size": 32}
 
 
-def run(pictures, folder, **more):
-    """Run all notebooks the way the reader does -> what was printed."""
+#: A cell that notes what a page can draw with menus, and one that does so when the page has ended: that is when a reader
+#: moves its controls.
+NOTE = """import hhlib.widgets
+asked = []
+def noted(way):
+    def call(view, *, live, **choices):
+        asked.append((way, view, choices))
+        way(view, live=live, **choices)
+    return call
+hhlib.widgets.explore, hhlib.widgets.upload = noted(hhlib.widgets.explore), noted(hhlib.widgets.upload)"""
+AGAIN = "for way, view, choices in asked: way(view, live=True, **choices)"
+
+
+def with_menus(folder):
+    """A copy of the runner and of the pages, each with these two cells -> the runner."""
+    shutil.copytree(RUNNER.parent, folder / "tools")
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "hhlib").symlink_to(PROJECT / "hhlib")
+    for path in NOTEBOOKS:
+        page = nbformat.read(path, as_version=4)
+        first = next(i for i, cell in enumerate(page.cells) if cell.cell_type == "code")
+        page.cells.insert(first, nbformat.v4.new_code_cell(NOTE))
+        page.cells.append(nbformat.v4.new_code_cell(AGAIN))
+        nbformat.write(page, folder / "notebooks" / path.name)
+    return folder / "tools" / RUNNER.name
+
+
+def run(pictures, folder, *words, runner=RUNNER, **more):
+    """Run notebooks the way the reader does -> what was printed."""
     given = SMALL | {"dataset": pictures, "tested": 8, "runs_dir": folder} | more
     values = [word for name, value in given.items() for word in ("-p", name, str(value))]
-    done = subprocess.run([sys.executable, str(RUNNER), *values], capture_output=True, text=True, cwd=folder)
+    command = [sys.executable, str(runner), *values, *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,13 +1,15 @@
-"""Every notebook through papermill, in order, at small size, with plain figures; test_menus does so with menus."""
+"""Every notebook through papermill, in order, at small size: with plain figures, and then each figure with menus."""
 
 import json
 import re
 import subprocess
 import sys
 
+import nbformat
 import papermill
 import pytest
-from pages import NOTEBOOKS, PROJECT, RUNNER, SMALL, drawings, executed, run
+from nbclient import NotebookClient
+from pages import AGAIN, NOTEBOOKS, PROJECT, RUNNER, SMALL, drawings, executed, run, with_menus
 
 import hhlib as hh
 
@@ -19,9 +21,9 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plain(pictures, tmp_path_factory):
-    """The folder of a run made with plain figures, what was printed, and the executed notebooks."""
+    """The folder of a run, what was printed, and the executed notebooks."""
     folder = tmp_path_factory.mktemp("runs")
-    printed = run(pictures, folder)
+    printed = run(pictures, folder, runner=with_menus(tmp_path_factory.mktemp("project")))
     return folder / "drawings" / "hybridhash-micro-12bits-seed0", printed, executed(folder)
 
 
@@ -45,6 +47,37 @@ def test_every_figure_of_a_page_fits_it_and_has_a_text(plain):
         assert len(widths) >= 3, name
         assert max(widths) <= 100 * hh.plots.WIDEST, name
         assert all(re.findall(r' alt="([^"]*)"', "".join(shown))), name
+
+
+def test_with_menus_no_callback_fails(plain):
+    """Neither papermill nor the page would show an error inside a widget's callback."""
+    for name, notebook in plain[2].items():
+        assert notebook.cells[-1].source == AGAIN
+        assert widget_errors(notebook) == [], name
+        assert "widgets" in notebook.metadata, name  # each has something to turn
+
+
+def widget_errors(notebook):
+    """What widget callbacks raised."""
+    widgets = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {})
+    outputs = [o for m in widgets.get("state", {}).values() for o in m["state"].get("outputs", [])]
+    return [output["evalue"] for output in outputs if output.get("output_type") == "error"]
+
+
+def test_a_training_that_is_watched(pictures, tmp_path):
+    """Page 3 by itself, with the curves that are drawn while it learns."""
+    run(pictures, tmp_path, "--only", "03", live="true")
+    (notebook,) = executed(tmp_path).values()
+    assert widget_errors(notebook) == []
+
+
+def test_no_cell_with_menus_is_waited_for_in_vain(from_tools):
+    """With nbclient's own client, about one cell in ten hangs until its timeout, which is an error."""
+    manager = from_tools("asking").AskingKernelManager
+    code = "from ipywidgets import interact\ninteract(lambda x: print(x), x=(0, 9));"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code) for _ in range(80)])
+    NotebookClient(notebook, timeout=60, kernel_manager_class=manager).execute()
+    assert all(cell.execution_count for cell in notebook.cells)
 
 
 def test_the_commands_that_fill_the_papers_table_are_batches(plain, from_tools):
