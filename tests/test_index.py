@@ -186,6 +186,13 @@ def test_a_copy_finds_the_same(pictures, tmp_path):
     assert copy.search(query) == index.search(query) == hh.index.open(tmp_path / "copy", device="cpu").search(query)
     with pytest.raises(ValueError, match="exists already"):
         index.save(tmp_path / "copy")
+    before = index.search(query)
+    paint(pictures / "red" / "99.png", 99, COLOURS["red"])
+    index.add(pictures / "red" / "99.png")
+    assert len(index.store.names) == 2
+    assert len(index.save().store.names) == 1
+    index.remove("red/99.png")
+    assert hh.index.open(tmp_path / "index", device="cpu").search(query) == before
 
 
 def test_a_trained_network_makes_the_codes(pictures, tmp_path):

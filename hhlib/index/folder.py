@@ -212,8 +212,12 @@ class Index:
             self._bring(wanted, report, workers, [path for path in missing if encoding.is_gone(self.root / path)])
         return self._done(report)
 
-    def save(self, where: str | Path) -> "Index":
-        """A copy of the index in a new folder, its rows in as few files as can be -> the copy."""
+    def save(self, where: str | Path | None = None) -> "Index":
+        """Write all rows into as few files as can be -> the index; or, in a new folder, a copy of it -> the copy."""
+        if where is None:
+            with self.store.writing():
+                self.store.change(self.store.segments)
+            return self
         where = resolve(where)
         if where.exists():
             raise ValueError(f"{where} exists already, but a copy of an index needs a new folder.")

@@ -17,8 +17,8 @@ RUNNER = PROJECT / "tools" / "run_notebooks.py"
 SMALL = {"bits": 12, "epochs": 1, "erase": 0, "clip": 0, "loss.alpha": 0.3, "precision": "float32", "image_size": 32}
 
 
-#: A cell that notes what a page can draw with menus, and one that does so when the page has ended: that is when a reader
-#: moves its controls.
+#: A cell that notes what a page draws with menus, and one that draws it so when the page has ended, as for a reader who
+#: moves a control then.
 NOTE = """import hhlib.widgets
 asked = []
 def noted(way):
