@@ -20,21 +20,22 @@ SMALL = {"bits": 12, "epochs": 1, "erase": 0, "clip": 0, "loss.alpha": 0.3, "pre
 #: A cell that notes what a page draws with menus, and one that draws it so when the page has ended, as for a reader who
 #: moves a control then.
 NOTE = """import hhlib.widgets
-asked = []
-def noted(way):
+_drawn = []
+def _noted(way):
     def call(view, *, live, **choices):
-        asked.append((way, view, choices))
+        _drawn.append((way, view, choices))
         way(view, live=live, **choices)
     return call
-hhlib.widgets.explore, hhlib.widgets.upload = noted(hhlib.widgets.explore), noted(hhlib.widgets.upload)"""
-AGAIN = "for way, view, choices in asked: way(view, live=True, **choices)"
+hhlib.widgets.explore, hhlib.widgets.upload = _noted(hhlib.widgets.explore), _noted(hhlib.widgets.upload)"""
+AGAIN = "for _way, _view, _choices in _drawn: _way(_view, live=True, **_choices)"
 
 
 def with_menus(folder):
     """A copy of the runner and of the pages, each with these two cells -> the runner."""
     shutil.copytree(RUNNER.parent, folder / "tools")
     (folder / "notebooks").mkdir(parents=True)
-    (folder / "hhlib").symlink_to(PROJECT / "hhlib")
+    for name in ("hhlib", "batches", "profiles", "results"):
+        (folder / name).symlink_to(PROJECT / name)
     for path in NOTEBOOKS:
         page = nbformat.read(path, as_version=4)
         first = next(i for i, cell in enumerate(page.cells) if cell.cell_type == "code")
