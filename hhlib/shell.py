@@ -11,6 +11,7 @@ Each command tells its options with --help. Indexes and runs are kept below runs
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -27,7 +28,9 @@ def main(words: Sequence[str] | None = None) -> int:
     """Do what a command line asks for -> 0; 2, with one sentence, for what cannot be done; 130 after Ctrl-C."""
     given = _parser().parse_args(words)
     try:
-        with redirect_stdout(sys.stderr):  # progress; the answer alone goes to standard output
+        # progress and warnings go to standard error, the answer alone to standard output
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
             answer, text = given.does(given)
     except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         print(f"hhlib {given.command}: {error}", file=sys.stderr)
@@ -42,10 +45,14 @@ def main(words: Sequence[str] | None = None) -> int:
 def train(given: argparse.Namespace) -> tuple[dict, str]:
     """Train on a folder of pictures, or resume."""
     experiment = _experiment(given)
+    experiment.split.need_labels()
     run = experiment.fit()
     best = run.history()["validation_map"].max()
     answer = {"run": str(run.path), "validation_map": best, "epochs": len(run.history())}
-    return answer, f"{run.path}\nmAP of held-out pictures {best:.3f}; next: hhlib index {given.folder}"
+    lines = [f"{run.path}", f"mAP of held-out pictures {best:.3f}"]
+    if _path(given.folder).is_dir():
+        lines += [f"next: hhlib evaluate {given.folder}, or hhlib index {given.folder} --run {run.path}"]
+    return answer, "\n".join(lines)
 
 
 def index(given: argparse.Namespace) -> tuple[dict, str]:
@@ -55,14 +62,11 @@ def index(given: argparse.Namespace) -> tuple[dict, str]:
     if run is None and given.network is None and given.bits is None:
         run = _trained(folder)
     if run is not None:
+        both = {"network": given.network, "bits": given.bits}  # refused beside a run
+        made = hh.index.build(folder, run=run, where=given.to and _path(given.to), **both, **how)
         print(f"codes by the trained network in {run}; --network lite0 takes an untrained one")
-        made = hh.index.build(folder, run=run, where=given.to and _path(given.to), **how)
     else:
-        named = {
-            "network": given.network or "lite0",
-            "bits": 64 if given.bits is None else given.bits,
-            "seed": given.seed,
-        }
+        named = {"network": given.network, "bits": given.bits, "seed": given.seed}
         made = hh.index.build(folder, where=given.to and _path(given.to), **named, **how)
     answer = {"index": str(made.where), "pictures": len(made), "bits": made.bits, **vars(made.report)}
     return answer, f"{made}\n{made.report}"
@@ -71,6 +75,8 @@ def index(given: argparse.Namespace) -> tuple[dict, str]:
 def search(given: argparse.Namespace) -> tuple[list, str]:
     """Find the pictures that are nearest to others."""
     files = [_path(file) for file in given.picture]
+    if folders := [file for file in files if file.is_dir()]:
+        raise ValueError(f"{folders[0]} is a folder, but a query is a picture.")
     opened = hh.index.open(_place(given.index))
     found = opened.search(files, given.k, rerank=given.rerank)
     answer = [
@@ -86,6 +92,9 @@ def search(given: argparse.Namespace) -> tuple[list, str]:
 def evaluate(given: argparse.Namespace) -> tuple[dict, str]:
     """Score a trained network on the pictures of the folder that it has not seen."""
     experiment = _experiment(given)
+    if not experiment.has("model.safetensors"):
+        how = f"hhlib train {given.folder}, with the same -p, does it"
+        raise FileNotFoundError(f"{experiment.run.path} is not trained; {how}.")
     scores = experiment.evaluate()
     score, (low, high) = scores["map"], scores["interval"]
     answer = {"run": str(experiment.run.path), **json.loads((experiment.run.path / "metrics.json").read_text())}
@@ -136,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "hhlib", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+    parser.add_argument("--version", action="version", version=f"hhlib {hh.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for does in (train, index, search, evaluate):
         command = commands.add_parser(does.__name__, help=does.__doc__, description=does.__doc__, allow_abbrev=False)

@@ -56,7 +56,7 @@ def test_imports_point_down_only(path):
 def test_the_library_is_thin():
     """It was 6,884 lines before pretrained backbones came in, 7,599 before own pictures, index, shell, export did."""
     lines = {path: len(path.read_text().splitlines()) for path in (PROJECT / "hhlib").rglob("*.py")}
-    assert sum(lines.values()) <= 9_450
+    assert sum(lines.values()) <= 9_500
     assert max(lines.values()) <= 300
 
 

@@ -67,7 +67,11 @@ def test_train_evaluate_and_index_with_the_trained_network(pictures, run, tmp_pa
         (["index", "pictures", "--bits", "0"], "bits is 0"),
         (["train", "nowhere"], "dataset is"),
         (["train", "pictures", "-p", "epoch", "3"], "Did you mean 'epochs'?"),
-        (["evaluate", "pictures"], "does not exist"),
+        (["evaluate", "pictures"], "is not trained; hhlib train pictures, with the same -p, does it"),
+        (["index", "pictures", "--run", "runs", "--bits", "32"], "a run has both: leave them out"),
+        (["index", "pictures", "--to", "pictures"], "holds other files, but an index needs a folder of its own"),
+        (["index", "pictures/red/00.png"], "is a file, but an index is of a folder"),
+        (["index", "pictures", "--seed", "-1"], "seed is -1"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(pictures, run, words, told):  # noqa: F811

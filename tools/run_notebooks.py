@@ -80,7 +80,8 @@ def run(request: Request) -> int:
         page = start_page(folder)
     ending = f"All done in {time.perf_counter() - start:.0f} s." if done else "A page failed, see above."
     print(f"\n{ending} Open this page in a browser:\n  {page}")
-    print(f"It links the executed notebooks, the figures and {folder / 'metrics.json'}")
+    scores = f" and {folder / 'metrics.json'}" if (folder / "metrics.json").is_file() else ""
+    print(f"It links the executed notebooks, the figures{scores}.")
     return 0 if done else 1
 
 

@@ -90,7 +90,7 @@ class ImageFiles:
         """The file of a picture. Raises FileNotFoundError, with the list's line, if it is missing."""
         path = self.root / self.paths[row]
         if not path.is_file():
-            raise FileNotFoundError(f"{self.where(row)}: there is no file {path}.")
+            raise FileNotFoundError(f"{self._told(row)}there is no file {path}.")
         return path
 
     def _open(self, row: int) -> Tensor:
@@ -98,7 +98,12 @@ class ImageFiles:
         try:
             return read_picture(path, self.size)
         except ValueError as error:
-            raise ValueError(f"{self.where(row)}: {path} is {error}.") from error
+            raise ValueError(f"{self._told(row)}{path} is {error}.") from error
+
+    def _told(self, row: int) -> str:
+        """Where a path came from, for messages; empty if that is the path itself."""
+        where = self.where(row)
+        return "" if where == str(self.root / self.paths[row]) else f"{where}: "
 
 
 class Unusable(ValueError):

@@ -85,7 +85,9 @@ def _complain(root: Path, trouble: dict[str, list[str]], skip: bool) -> None:
     """Say all that cannot be used: as an error or, with `skip`, as a warning."""
     if said := told(trouble):
         if not skip:
-            raise ValueError(f"{root} has {said}. Mend or remove them, or leave them out: skip=true.")
+            raise ValueError(
+                f"{root} has {said}; mend or remove them, or leave them out by skip=true (in a shell: -p skip true)."
+            )
         warnings.warn(f"{root} has {said}. They are left out.", stacklevel=5)
 
 

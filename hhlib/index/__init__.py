@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hhlib import data, runs, training
 from hhlib import network as networks
-from hhlib.common import check_bits, check_choice, resolve
+from hhlib.common import check_bits, check_choice, check_whole, resolve
 from hhlib.encoder import Encoder, encoder_of
 from hhlib.index import encoding, store, unsupervised
 from hhlib.index.encoding import Report
@@ -21,8 +21,8 @@ VECTORS = ("auto", "outputs", "backbone", "none")
 def build(
     folder: str | Path,
     *,
-    network: str = "lite0",
-    bits: int = 64,
+    network: str | None = None,
+    bits: int | None = None,
     run: runs.Run | str | Path | None = None,
     where: str | Path | None = None,
     vectors: str = "auto",
@@ -39,8 +39,8 @@ def build(
     `Index.report` says which. It resumes where it was stopped.
 
     Args:
-        network: "lite0", or timm's name of a pretrained model.
-        bits: code length, 1 to 1024.
+        network: "lite0" (None), or timm's name of a pretrained model.
+        bits: code length, 1 to 1024; None is 64.
         run: a trained network in place of both: a run, or its folder.
         where: folder of the index; None is ``runs/<folder>/index-<network>-<bits>bits`` or, with a run, in its folder.
         vectors: what breaks ties: the network's "outputs" (2 bytes per bit), the "backbone"'s vectors (2 bytes per
@@ -56,18 +56,27 @@ def build(
         RuntimeError: if another process is writing to the index.
     """
     folder, report = resolve(folder), Report()
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file, but an index is of a folder.")
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}.")
     check_choice("vectors", vectors, VECTORS)
+    check_whole("seed", seed, 0)
+    if workers is not None:
+        check_whole("workers", workers, 0)
+    if run is not None and (network, bits) != (None, None):
+        raise ValueError(f"network is {network!r} and bits {bits!r}, but a run has both: leave them out.")
     chosen = training.choose_precision(precision, training.choose_device(device))
     if run is None:
-        encoder = unsupervised.unfitted(network, bits=check_bits(bits), size=size, precision=chosen)
+        named = dict(bits=check_bits(64 if bits is None else bits), size=size, precision=chosen)
+        encoder = unsupervised.unfitted(network or "lite0", **named)
     else:
         run = run if isinstance(run, runs.Run) else runs.Run(run)
         encoder = encoder_of(run, precision=chosen)
     if vectors == "backbone" and encoder.backbone is None:
         raise ValueError(f"vectors is 'backbone', but {encoder.model['name']} has no frozen one; it must be outputs.")
     where = resolve(where) if where else default_place(folder, encoder, run)
+    _check_free(where)
     if not (where / "index.json").is_file():
         kind = vectors if vectors != "auto" else "backbone" if run is None else "outputs"
         encoder.to(training.choose_device(device))
@@ -122,6 +131,13 @@ def _begin(folder: Path, encoder: Encoder, where: Path, kind: str, report: Repor
     encoder.save_pretrained(where / "encoder")
     about = {"root": str(folder), "level": level, "vectors": kind, "model": encoder.digest()}
     store.Store.create(where, about | {"built": False})
+
+
+def _check_free(where: Path) -> None:
+    """Raise ValueError unless a place is new, or holds an index or the start of one."""
+    there = {path.name for path in where.iterdir() if path.name[0] != "."} if where.is_dir() else set()
+    if where.is_file() or not there <= {"index.json", "segments", "encoder", "blocks"}:
+        raise ValueError(f"{where} holds other files, but an index needs a folder of its own.")
 
 
 def _check_same(index: Index, asked: dict, trained: str | None) -> None:

@@ -23,7 +23,8 @@ from hhlib.data.files import Unusable, read_picture
 from hhlib.encoder import Encoder
 from hhlib.index.store import Segment, Texts, key_of, read_segment, write_segment
 
-BLOCK = 2048  #: pictures between two blocks on disk
+BLOCK = 512  #: pictures between two blocks on disk, at least
+MOST_BLOCKS = 256  #: of one change: each is a few open files
 BATCH = 64  #: pictures that a worker opens and hands over at once
 
 
@@ -62,11 +63,13 @@ class Report:
     encoded: int = 0  #: pictures that were looked at
     kept: int = 0  #: pictures whose row was there already
     removed: int = 0
-    left_out: dict[str, list[str]] = field(default_factory=dict)  #: reason -> files
+    left_out: dict[str, list[str]] = field(default_factory=dict)  #: reason -> pictures that cannot be used
+    ignored: dict[str, list[str]] = field(default_factory=dict)  #: reason -> what is no picture
 
     def __str__(self) -> str:
         counts = f"pictures: {self.encoded:,} encoded, {self.kept:,} there already, {self.removed:,} removed"
-        return counts + (f"; left out: {told(self.left_out)}" if self.left_out else "")
+        counts += f"; left out: {told(self.left_out)}" if self.left_out else ""
+        return counts + (f"; passed over: {told(self.ignored)}" if self.ignored else "")
 
 
 class _Files(Dataset):
@@ -96,9 +99,9 @@ class Blocks:
     def __init__(self, where: Path, encoder: Encoder):
         self.folder = where / "blocks" / encoder.digest(looking=True)[:16]
 
-    def read(self) -> list[Segment]:
-        """The blocks on disk."""
-        return [read_segment(folder) for folder in sorted(self.folder.glob("[0-9]*"))]
+    def read(self) -> Iterator[Segment]:
+        """The blocks on disk, one after the other."""
+        return (read_segment(folder) for folder in sorted(self.folder.glob("[0-9]*")))
 
     def write(self, pictures: Sequence[Picture], seen: np.ndarray) -> None:
         """Keep what was seen of some pictures, all or nothing."""
@@ -128,8 +131,9 @@ def _segment(pictures: Sequence[Picture], seen: np.ndarray) -> Segment:
 def files_in(folder: Path, report: Report) -> list[Path]:
     """The pictures below a folder; files that cannot be used are in the report."""
     found = scan(folder)
-    for reason, paths in found.trouble.items():
-        report.left_out.setdefault(reason, []).extend(paths)
+    for kept, reasons in ((report.left_out, found.trouble), (report.ignored, found.ignored)):
+        for reason, paths in reasons.items():
+            kept.setdefault(reason, []).extend(paths)
     return [found.root / path for path in found.paths]
 
 
@@ -139,7 +143,8 @@ def pictures_of(files: Sequence[Path], root: Path, level: int | None, report: Re
     level: which folder below `root` names the class, see `label_level`.
     """
     if missing := [file for file in files if not file.is_file()]:
-        raise FileNotFoundError(f"there is no file {missing[0]} ({len(missing)} of {len(files)} are missing).")
+        others = f" ({len(missing)} of {len(files)} are missing)" if len(files) > 1 else ""
+        raise FileNotFoundError(f"there is no file {missing[0]}{others}.")
     pictures = []
     for file in files:
         path = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
@@ -170,21 +175,24 @@ def look(encoder: Encoder, pictures: Iterable[Picture], blocks: Blocks, report: 
     """Look at the pictures that no block has yet, and keep what was seen in blocks."""
     done = {(path, int(fact)) for block in blocks.read() for path, fact in zip(block.paths, block.facts, strict=True)}
     todo = [picture for picture in pictures if (picture.path, picture.fact) not in done]
-    held, seen = [], []
-    with tqdm(total=len(todo), desc="encoding", unit="picture", disable=not todo) as bar:
-        for rows, images, broken in _opened(todo, encoder.size, workers):
-            for row, wrong in broken:
-                report.left_out.setdefault(wrong, []).append(todo[row].path)
-            if rows:
-                held += [todo[row] for row in rows]
-                seen.append(encoder.look(torch.from_numpy(images)))
-                report.encoded += len(rows)
-            bar.update(len(rows) + len(broken))
-            if len(held) >= BLOCK:
-                blocks.write(held, np.concatenate(seen))
-                held, seen = [], []
-    if held:
-        blocks.write(held, np.concatenate(seen))
+    held, seen, block = [], [], max(BLOCK, len(todo) // MOST_BLOCKS)
+    try:
+        with tqdm(total=len(todo), desc="encoding", unit="picture", disable=not todo) as bar:
+            for rows, images, broken in _opened(todo, encoder.size, workers):
+                for row, wrong in broken:
+                    report.left_out.setdefault(wrong, []).append(todo[row].path)
+                if rows:
+                    seen.append(encoder.look(torch.from_numpy(images)))
+                    held += [todo[row] for row in rows]
+                    report.encoded += len(rows)
+                bar.update(len(rows) + len(broken))
+                if len(held) >= block:
+                    blocks.write(held, np.concatenate(seen))
+                    held, seen = [], []
+    finally:  # even after Ctrl-C, or a picture that the network cannot take
+        if held:
+            done = np.concatenate(seen)[: len(held)]
+            blocks.write(held[: len(done)], done)
 
 
 def _opened(pictures: Sequence[Picture], size: int, workers: int | None) -> Iterator[tuple]:
@@ -201,7 +209,7 @@ def coded(encoder: Encoder, block: Segment, wanted: dict[str, int], vectors: str
     rows = np.flatnonzero([wanted.get(p) == int(fact) for p, fact in zip(block.paths, block.facts, strict=True)])
     if not len(rows):
         return None
-    seen = block.vectors[rows]  # (n, D) or (n, K)
+    seen = block.vectors if len(rows) == len(block) else block.vectors[rows]  # (n, D) or (n, K); a map stays one
     z = encoder.outputs(seen)  # (n, K)
     kept = {"outputs": z.numpy().astype(np.float16), "backbone": seen, "none": None}[vectors]
     paths, labels = (Texts.of(texts[row] for row in rows) for texts in (block.paths, block.labels))

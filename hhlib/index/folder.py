@@ -142,6 +142,8 @@ class Index:
             raise ValueError(
                 "query is an array, which does not say what coded it; give a picture, or index.encode(it)."
             )
+        if isinstance(query, Sequence) and not len(query):
+            raise ValueError("query is empty, but it must be a picture, or a list of at least one.")
         coded = query if isinstance(query, Coded) else self.encode(query)
         if coded.model != self.model:
             raise ValueError(
@@ -187,13 +189,14 @@ class Index:
         return self._done(report)
 
     def remove(self, pictures: str | Path | Iterable[str | Path]) -> Report:
-        """Remove pictures from the index; their files stay.
+        """Remove pictures: a file, files, or a folder with all that is below it.
 
-        Raises ValueError, before anything is removed, for a picture that is not in the index.
+        Their files stay; those in the index's own folder come back with the next `update`. Raises ValueError, before
+        anything is removed, for a picture that is not in the index.
         """
         pictures = [pictures] if isinstance(pictures, str | Path) else [*pictures]
         with self.store.writing():
-            names = {self._name(self._place(path)) for path in pictures}
+            names = {name for path in pictures for name in self._names(path)}
             report = Report(removed=self.store.change(dropped=names))
         return self._done(report)
 
@@ -269,8 +272,13 @@ class Index:
             raise ValueError(f"{path} is not in the index of {self.root}.{hint}")
         return place
 
-    def _name(self, place: tuple[int, int]) -> str:
-        return self.store.segments[place[0]].paths[place[1]]
+    def _names(self, path: str | Path) -> list[str]:
+        """A picture as the index names it, or all that are below a folder."""
+        folder = resolve(path)
+        if folder.is_dir() and (below := [name for name in self.paths if (self.root / name).is_relative_to(folder)]):
+            return below
+        number, row = self._place(path)
+        return [self.store.segments[number].paths[row]]
 
 
 def _is_elsewhere(path: str) -> bool:
