@@ -3,7 +3,7 @@
     python benchmarks/index_kills.py [--kills 20] [--pictures 600]
 
 Pictures of noise are indexed in a process that is killed with SIGKILL after a random time, up to that which a whole
-build takes, or half as much again as a change does: while it encodes, writes blocks or segments, or replaces
+build takes, or four times that of a change: while it encodes, writes blocks or segments, or replaces
 index.json. First builds are killed, then changes that add a tenth of the pictures and remove half as many. After each
 kill the index is opened and its pictures are compared with those before and those after the change; then the change is
 repeated to its end. At last the codes are compared with those that an index gives that was never disturbed.
@@ -117,7 +117,7 @@ def main() -> int:
             (folder / name).unlink()
         last += tenth
         seconds = seconds or finish(folder, shutil.copytree(where, home / "timed"))[0]
-        after = rng.uniform(0, 1.5 * seconds)
+        after = rng.uniform(0, 4 * seconds)
         killed(folder, where, after)
         found = state(where)
         good &= found in (old, names(folder))
