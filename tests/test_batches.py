@@ -87,7 +87,8 @@ def test_a_split_can_be_trained_and_encoded_at_another_size(tmp_path):
     split = data.load("digits", size=16)
     assert split.image_size == 16
     assert split.query.pool.images.shape[-1] == 32
-    chosen = settings.read(bits=8, epochs=1, batch_size=200, learning_rate=1e-3, validation=0.0)
+    tiny = "net.embed_dims=16,32,64 net.num_heads=2,2,2 net.depths=1,1,1"
+    chosen = settings.read(tiny, bits=8, epochs=1, batch_size=200, learning_rate=1e-3, validation=0.0)
     run = training.fit(split, runs.Run(tmp_path), chosen)
     net, facts = run.model(), run.record["data"]
     assert net.img_size == 16

@@ -7,6 +7,8 @@ from safetensors.torch import load_file
 
 import hhlib as hh
 
+TINY = "net.embed_dims=16,32,64 net.num_heads=2,2,2 net.depths=1,1,1"
+
 
 @pytest.fixture
 def keep(from_tools):
@@ -15,7 +17,7 @@ def keep(from_tools):
 
 def test_kept_codes_are_those_of_the_kept_weights(keep, tmp_path):
     quick = dict(bits=12, epochs=1, batch_size=50, validate_every=1)
-    ex = hh.open("net.stem=conv", dataset="digits", runs_dir=str(tmp_path / "runs"), **quick)
+    ex = hh.open(f"{TINY} net.stem=conv", dataset="digits", runs_dir=str(tmp_path / "runs"), **quick)
     ex.fit(())
     scores = keep.keep(ex, tmp_path / "kept", weights=True)
     run = hh.runs.Run(tmp_path / "kept")
@@ -32,7 +34,8 @@ def test_kept_codes_are_those_of_the_kept_weights(keep, tmp_path):
 
 
 def test_without_weights_the_records_and_the_run_s_own_scores_are_kept(keep, tmp_path):
-    ex = hh.open(dataset="digits", bits=12, runs_dir=str(tmp_path / "runs"), epochs=1, batch_size=50, validate_every=1)
+    quick = dict(bits=12, epochs=1, batch_size=50, validate_every=1)
+    ex = hh.open(TINY, dataset="digits", runs_dir=str(tmp_path / "runs"), **quick)
     ex.fit(())
     scores = keep.keep(ex, tmp_path / "kept", weights=False)
     assert {path.name for path in (tmp_path / "kept").iterdir()} == {*keep.RECORDS, "codes.npz", "metrics.json"}
