@@ -282,7 +282,7 @@ def test_a_run_on_other_vectors_is_not_resumed(shared, tmp_path):
 
 
 def test_a_whole_pretrained_network_is_tuned(shared, tmp_path):
-    ex = hh.open(QUICK, network="timm:lite0", runs_dir=str(tmp_path), **shared)
+    ex = hh.open(QUICK.replace("epochs=2", "epochs=1"), network="timm:lite0", runs_dir=str(tmp_path), **shared)
     ex.fit(())
     assert ex.run.path.name == "hybridhash-timm-lite0-12bits-seed0"
     assert ex.evaluate()["map"]["expected"] > 0.2
