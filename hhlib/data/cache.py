@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hhlib.common import atomic, resolve
-from hhlib.data.files import DECODER, ImageFiles
+from hhlib.data.files import DECODER, ImageFiles, fact_of
 from hhlib.data.splits import Pool
 
 BLOCK = 512  # rows computed between two marks of progress
@@ -43,11 +43,10 @@ def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
 def facts_of(images: ImageFiles | Tensor) -> np.ndarray:
     """A number per picture, (n,) uint64, that changes with it: with a file's size or date, or with the pixels."""
     if isinstance(images, ImageFiles):
-        stats = [images.file(row).stat() for row in range(len(images))]  # raises for a missing picture
-        told = (f"{s.st_size} {s.st_mtime_ns}".encode() for s in stats)
-    else:
-        told = (picture.numpy() for picture in images)
-    return np.frombuffer(b"".join(hashlib.blake2b(x, digest_size=8).digest() for x in told), dtype="<u8")
+        rows = range(len(images))
+        return np.array([fact_of(images.file(row)) for row in rows], dtype="<u8")  # raises for a missing picture
+    told = (hashlib.blake2b(picture.numpy(), digest_size=8).digest() for picture in images)
+    return np.frombuffer(b"".join(told), dtype="<u8")
 
 
 @dataclass(frozen=True)

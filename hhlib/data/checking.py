@@ -1,6 +1,5 @@
 """Whether pictures can be opened, found out before any work starts, and once for each picture."""
 
-import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from hhlib.common import atomic
-from hhlib.data.files import DECODER, Unusable, read_picture, threads
+from hhlib.data.files import DECODER, Unusable, fact_of, read_picture, threads
 
 BLOCK = 512  # pictures between two moves of the bar
 
@@ -44,11 +43,9 @@ def unusable(root: Path, paths: list[str], verdicts: Path) -> dict[str, list[str
 def _fact(root: Path, path: str) -> int:
     """A number that changes with a picture's path, size or date, and with the decoder; 0 where there is no file."""
     try:
-        seen = os.stat(root / path)
+        return fact_of(root / path, DECODER, path)
     except OSError:
         return 0
-    text = f"{DECODER} {seen.st_size} {seen.st_mtime_ns} {path}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 def _reason(path: Path) -> str:

@@ -120,8 +120,9 @@ def find(root: str | Path = "runs") -> list[Path]:
 
 def _begin(folder: Path, encoder: Encoder, where: Path, kind: str, report: Report, seed: int | None, workers) -> None:
     """An index without rows; where nothing was trained (`seed` says so), codes are fitted to the first pictures."""
-    level = encoding.label_level(folder)
-    pictures = encoding.pictures_of(encoding.files_in(folder, Report()), folder, level, report)
+    found = data.scan(folder)
+    level = encoding.label_level(found)
+    pictures = encoding.pictures_of(encoding.files_in(found, Report()), folder, level, report)
     if not pictures:
         raise ValueError(f"{folder} holds no picture that can be read.")
     if seed is not None:

@@ -4,7 +4,6 @@ A block on disk is a segment whose codes are still empty and whose vectors are w
 stopped resumes after the last block, and no picture is looked at twice.
 """
 
-import hashlib
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +17,8 @@ from tqdm.auto import tqdm
 
 from hhlib import retrieval
 from hhlib.common import usable_cores
-from hhlib.data import scan, told
-from hhlib.data.files import Unusable, read_picture
+from hhlib.data import Scan, told
+from hhlib.data.files import Unusable, fact_of, read_picture
 from hhlib.encoder import Encoder
 from hhlib.index.store import Segment, Texts, key_of, read_segment, write_segment
 
@@ -35,14 +34,7 @@ class Picture:
     path: str  #: as the index names it
     file: Path
     label: str
-    fact: int  #: changes with the file, see `fact_of`
-
-
-def fact_of(file: Path) -> int:
-    """64 bits that change with a file's size or date. OSError if it cannot be looked at."""
-    stat = file.stat()
-    told = hashlib.blake2b(f"{stat.st_size} {stat.st_mtime_ns}".encode(), digest_size=8).digest()
-    return int.from_bytes(told, "little")
+    fact: int  #: changes with the file, see `hhlib.data.files.fact_of`
 
 
 def is_gone(file: Path) -> bool:
@@ -128,9 +120,8 @@ def _segment(pictures: Sequence[Picture], seen: np.ndarray) -> Segment:
     return Segment(keys, np.empty((n, 0), np.uint8), facts, paths, labels, seen)
 
 
-def files_in(folder: Path, report: Report) -> list[Path]:
-    """The pictures below a folder; files that cannot be used are in the report."""
-    found = scan(folder)
+def files_in(found: Scan, report: Report) -> list[Path]:
+    """The pictures of a folder; files that cannot be used are in the report."""
     for kept, reasons in ((report.left_out, found.trouble), (report.ignored, found.ignored)):
         for reason, paths in reasons.items():
             kept.setdefault(reason, []).extend(paths)
@@ -154,9 +145,8 @@ def pictures_of(files: Sequence[Path], root: Path, level: int | None, report: Re
     return sorted(pictures, key=lambda picture: key_of(picture.path))
 
 
-def label_level(folder: Path) -> int | None:
+def label_level(found: Scan) -> int | None:
     """Which folder on a path names a picture's class: 0 the first, 1 the second (train/cat/1.jpg); None: none."""
-    found = scan(folder)
     return 1 if found.parts else 0 if any(found.labels) else None
 
 

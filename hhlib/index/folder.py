@@ -20,7 +20,7 @@ from torch import Tensor
 from hhlib import encoder as encoders
 from hhlib import retrieval, training
 from hhlib.common import check_whole, nearest, resolve
-from hhlib.data import ImageFiles, square_picture
+from hhlib.data import ImageFiles, scan, square_picture
 from hhlib.index import encoding, searching
 from hhlib.index.encoding import Picture, Report
 from hhlib.index.store import Store
@@ -243,9 +243,7 @@ class Index:
         facts = {picture.path: picture.fact for picture in new}
         broken = {path for paths in report.left_out.values() for path in paths if path in facts}  # readable before?
         parts = (encoding.coded(self.encoder, block, facts, self.vectors) for block in blocks.read())
-        report.removed = self.store.change(
-            [part for part in parts if part is not None], broken.intersection(facts).union(gone)
-        )
+        report.removed = self.store.change([part for part in parts if part is not None], broken.union(gone))
         blocks.clear()
 
     def _fact(self, place: tuple[int, int]) -> int:
@@ -258,7 +256,7 @@ class Index:
         files = []
         for path in map(resolve, what):
             if path.is_dir():
-                files += encoding.files_in(path, report)
+                files += encoding.files_in(scan(path), report)
             else:
                 files.append(path)
         return encoding.pictures_of(files, self.root, self.store.about["level"], report)
