@@ -1,4 +1,4 @@
-"""The glossaries hold the words of the pages, and say the same in both languages."""
+"""Glossaries hold the words of the pages; glossaries and README say the same in English and in Chinese."""
 
 import json
 import re
@@ -83,3 +83,37 @@ def test_a_stressed_word_that_no_page_has_is_not_excused():
 
 def test_both_glossaries_have_the_same_terms_and_pages():
     assert list(chinese().items()) == list(english().items())
+
+
+MYRIADS = {"million": 10**6, "亿": 10**8}
+
+
+def parts(text: str) -> list[list[str]]:
+    """What must be equal in each part of a README, whatever the language: its numbers, code and links, sorted."""
+    text = re.sub(r"(\d+) (million|亿)", lambda found: str(int(found[1]) * MYRIADS[found[2]]), text)
+    text = text.replace(".zh.md", ".md")
+    equal = re.compile(r"`[^`\n]+`|\]\([^)\s]+\)|\d[\d,.]*\d|\d|^#+|<!-- .+ -->", re.MULTILINE)
+    return [sorted(equal.findall(part)) for part in text.split("\n\n")]
+
+
+def code(text: str) -> list[str]:
+    """The lines of code of a README, without comments."""
+    blocks = re.findall(r"```.*?```|^ {4}[^\n]+$", text, re.DOTALL | re.MULTILINE)
+    return [re.sub(r" *# .*", "", line) for block in blocks for line in block.split("\n")]
+
+
+@pytest.fixture
+def readmes() -> tuple[str, str]:
+    return tuple((PROJECT / name).read_text() for name in ("README.md", "README.zh.md"))
+
+
+def test_both_readmes_have_the_same_code(readmes):
+    ours, theirs = map(code, readmes)
+    assert theirs == ours
+    assert "    make run" in ours
+
+
+def test_both_readmes_have_the_same_parts_with_the_same_numbers_code_and_links(readmes):
+    ours, theirs = map(parts, readmes)
+    for part, other in zip(ours, theirs, strict=True):
+        assert other == part

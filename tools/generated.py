@@ -1,11 +1,12 @@
-"""The tables of README.md and of the pages beside results and benchmarks, each a function that `tables.py` calls.
+"""The tables of README.md (and README.zh.md) and of the pages beside results and benchmarks, each a function.
 
-Each gets the table as it stands and makes it anew as Markdown. All numbers come from results/.
+`tables.py` calls each with the table as it stands, and it makes it anew as Markdown. All numbers come from results/.
 """
 
 import math
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -46,21 +47,20 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 # ---- README.md
 
 
-def runs(_: str) -> str:
-    """The kept runs and their scores."""
+def runs(_: str, head: tuple[str, ...], to: str) -> str:
+    """The kept runs and their scores; `to` stands between the ends of a range."""
     table = kept("runs")
     table["kind"] = table["network"].map(hh.network.kind)
     table["name"] = table["dataset"].str.removesuffix("-validation") + table["kind"].map(KINDS)
     table["place"] = table["kind"].map(list(KINDS).index)
     table["set"] = table["dataset"].map(hh.data.names().index)
-    head = "run", "bits", "query / train / database", "mAP@all, expected", "worst to best tie order", "chance"
-    return markdown(head, (run_cells(row) for row in table.sort_values(["place", "set"]).itertuples()))
+    return markdown(head, (run_cells(row, to) for row in table.sort_values(["place", "set"]).itertuples()))
 
 
-def run_cells(row) -> tuple[str, ...]:
+def run_cells(row, to: str) -> tuple[str, ...]:
     """A line of that table."""
     sizes = f"{row.query:,} / {row.train:,} / {row.database:,}"
-    spread = f"{row.worst:.3f} to {row.best:.3f}"
+    spread = f"{row.worst:.3f} {to} {row.best:.3f}"
     return (
         f"[{row.name}](results/{row.folder})",
         f"{row.bits}",
@@ -71,7 +71,7 @@ def run_cells(row) -> tuple[str, ...]:
     )
 
 
-def pages(old: str) -> str:
+def pages(old: str, head: tuple[str, ...]) -> str:
     """The pages: what you learn is written by hand, minutes are those that the page says, seconds were measured."""
     learn = dict(re.findall(r"^\| \[(\w+)\]\(.*?\) \| (.*?) \| ", old, re.MULTILINE))
     seconds = kept("pages").set_index("page")["seconds"]
@@ -80,7 +80,7 @@ def pages(old: str) -> str:
         minutes = re.search(r"\*\*Takes\*\* about (\d+) minutes to read", path.read_text())[1]
         link = f"[{path.stem}](notebooks/{path.name})"
         rows.append((link, learn.get(path.stem, ""), minutes, str(seconds.get(path.stem, ""))))
-    return markdown(("page", "what you learn", "minutes to read", "seconds to compute"), rows)
+    return markdown(head, rows)
 
 
 # ---- results/README.md
@@ -270,8 +270,25 @@ def three(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.{digits}f}"
 
 
+README = {
+    "pages": partial(pages, head=("page", "what you learn", "minutes to read", "seconds to compute")),
+    "runs": partial(
+        runs,
+        head=("run", "bits", "query / train / database", "mAP@all, expected", "worst to best tie order", "chance"),
+        to="to",
+    ),
+}
+README_ZH = {
+    "pages": partial(pages, head=("页", "你将学到", "阅读分钟数", "计算秒数")),
+    "runs": partial(
+        runs,
+        head=("运行", "位数", "查询 / 训练 / 数据库", "mAP@all（期望值）", "最坏至最好的并列顺序", "随机水平"),
+        to="至",
+    ),
+}
 PAGES: dict[str, dict[str, Callable]] = {
-    "README.md": {"pages": pages, "runs": runs},
+    "README.md": README,
+    "README.zh.md": README_ZH,
     "results/README.md": {f.__name__: f for f in (explanations, first_recipe, families, nested, fair, whole_networks)}
     | {"memory": memory, "exports": exports},
     "benchmarks/README.md": {f.__name__: f for f in (benchmarks, training, method_steps, scale, scale_codes, rerank)},
