@@ -1,7 +1,7 @@
 """Slides for a lecture, from the figures of a finished run: one .pptx for each page, every part of which can be edited.
 
     python tools/slides.py                                    # of the run that `make run` leaves, into course/slides
-    python tools/slides.py RUN --only 03 04 --to FOLDER       # RUN: the folder of another run
+    python tools/slides.py RUN --only 03 04 --out FOLDER      # RUN: the folder of another run
 
 Needs python-pptx: `pip install -e ".[course]"`.
 
@@ -60,12 +60,16 @@ def main() -> int:
     """Make the slides that the command line asks for; the exit code is 2 for a request that is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="the folder of a finished run")
-    parser.add_argument("--to", type=Path, default=PROJECT / "course" / "slides", help="folder for the slides")
+    parser.add_argument("--out", type=Path, default=PROJECT / "course" / "slides", help="folder for the slides")
     parser.add_argument("--only", nargs="+", metavar="NN", help="numbers of the pages, such as 03 04")
     parser.add_argument("--replace", action="store_true", help="also make slides anew that are there already")
     asked = parser.parse_args()
+    usual = hh.open().run.path  # what `make run` leaves
+    if not asked.run and not usual.is_dir():
+        print(f"no slides, because there is no run in {usual} yet; `make run` makes one.")
+        return 0
     try:
-        return make(asked.run or hh.open().run.path, asked.to, asked.only, replace=asked.replace)
+        return make(asked.run or usual, asked.out, asked.only, replace=asked.replace)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
