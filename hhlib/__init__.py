@@ -16,7 +16,7 @@ from hhlib import network as network  # noqa: E402, after the line above: numba 
 
 __version__ = "0.1.0"
 MODULES = ["attention", "baselines", "data", "encoder", "experiment", "explain", "features", "index", "losses"]
-MODULES += ["metrics", "network", "plots", "retrieval", "runs", "settings", "training", "widgets"]
+MODULES += ["metrics", "network", "plots", "reference", "retrieval", "runs", "settings", "training", "widgets"]
 __all__ = [*MODULES, "Encoder", "Experiment", "kept", "open"]  # noqa: F822, loaded by `__getattr__`
 
 

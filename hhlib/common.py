@@ -49,16 +49,19 @@ def check_at_least(name: str, value: float, least: float = 0.0) -> float:
     return _checked(name, value, f"at least {least:g}", lambda x: x >= least)
 
 
-def check_share(name: str, value: float) -> float:
-    """Return `value` if it is at least 0 and below 1; raise ValueError otherwise."""
-    return _checked(name, value, "at least 0 and below 1", lambda x: 0 <= x < 1)
-
-
 def _checked(name: str, value: float, allowed: str, fits) -> float:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not fits(value):
         raise ValueError(f"{name} is {value!r}, but it must be {allowed}.")
     return value
+
+
+def number(allowed: str, fits: Callable) -> Callable:
+    """The check of a finite number for which `fits`; `allowed` says it in words."""
+    return partial(_checked, allowed=allowed, fits=fits)
+
+
+check_share = number("at least 0 and below 1", lambda x: 0 <= x < 1)  #: ``(name, value)`` -> the value
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:

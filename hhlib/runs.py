@@ -184,14 +184,9 @@ class Run:
         with np.load(path, allow_pickle=False) as stored:
             return stored["codes"]
 
-    def save_database_codes(self, packed: np.ndarray) -> None:
-        """Store what `database_codes` reads."""
-        with atomic(self.path / "database_codes.npz") as draft:
-            np.savez_compressed(draft, codes=packed)
-
-    def save_codes(self, **arrays: np.ndarray) -> None:
-        """Store what `codes` reads."""
-        with atomic(self.path / "codes.npz") as draft:
+    def save_codes(self, name: str = "codes.npz", /, **arrays: np.ndarray) -> None:
+        """Store what `codes` reads or, as database_codes.npz with the array "codes", what `database_codes` reads."""
+        with atomic(self.path / name) as draft:
             np.savez_compressed(draft, **arrays)
 
     def save_metrics(self, scores: dict, **more) -> None:

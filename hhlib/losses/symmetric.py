@@ -4,18 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hhlib.common import at_least, check_above, check_share, one_of, setting
+from hhlib.common import at_least, check_above, number, one_of, setting
 from hhlib.losses.common import BankMethod, Method, balanced_mean, full, pair_loss, sign, similarity
 
-
-def _check_cosine(name: str, value: float) -> float:
-    return check_share(name, check_above(name, value))
-
-
-def _check_epsilon(name: str, value: float) -> float:
-    if check_above(name, value) > 0.5:
-        raise ValueError(f"{name} is {value!r}, but it must be above 0 and at most 0.5.")
-    return value
+_cosine = number("above 0 and below 1", lambda x: 0 < x < 1)
+_half = number("above 0 and at most 0.5", lambda x: 0 < x <= 0.5)
 
 
 class HybridHashLoss(BankMethod, knob="alpha", recommended={"alpha": None}):
@@ -177,7 +170,7 @@ class DCHLoss(Method, knob="gamma"):
 
     gamma: float = setting(20.0, "scale of the distance in bits, above 0", check_above)
     quantisation: float = setting(0.1, "weight of the third term, at least 0", at_least(0.0))
-    closest: float = setting(0.99, "largest cosine, bounds log(1 + gamma / d); above 0 and below 1", _check_cosine)
+    closest: float = setting(0.99, "largest cosine, bounds log(1 + gamma / d); above 0 and below 1", _cosine)
     variant: str = setting("paper", "which formula: paper or released", one_of("paper", "released"))
     with_itself: bool = setting(False, "whether each image is also paired with itself")
 
@@ -225,7 +218,7 @@ class DNNHLoss(Method, head="divide", knob="margin", learning_rate_share=0.3):
     MOST = 1 << 24  #: triplets compared at a time; larger batches take a random part of the queries
 
     margin: float = setting(1.0, "margin in bits, above 0", check_above)
-    epsilon: float = setting(0.4, "half the width of g's band, above 0 and at most 0.5", _check_epsilon)
+    epsilon: float = setting(0.4, "half the width of g's band, above 0 and at most 0.5", _half)
 
     def squash(self, z: Tensor) -> Tensor:
         """g(sigmoid(z)), in 0..1, and exactly 0 or 1 outside the band."""

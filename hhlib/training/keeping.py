@@ -100,7 +100,7 @@ def save(trainer: "Trainer", run: Run) -> None:
         with atomic(run.path / "model.safetensors") as draft:
             save_file(weights, draft)
     if (codes := trainer.loss.database_codes()) is not None:
-        run.save_database_codes(pack(codes))
+        run.save_codes("database_codes.npz", codes=pack(codes))
     for name, rows in (("history.csv", trainer.history), ("timing.csv", trainer.timing)):
         with atomic(run.path / name) as draft:
             pd.DataFrame(rows).to_csv(draft, index=False)

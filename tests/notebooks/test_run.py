@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 from nbclient import NotebookClient
@@ -38,6 +39,15 @@ def test_the_runner_leaves_pages_figures_scores_and_a_start_page(plain):
     for shown in (f"{scores['map']['expected']:.3f}", f"{scores['chance']:.3f}", *scores["remarks"]):
         assert shown in page
     assert all((folder / link).is_file() for link in re.findall(r'(?:href|src)="([^"]+)"', page))
+
+
+def test_every_page_finds_its_reference_values(plain):
+    known = hh.runs.kept_table("reference")
+    for path in NOTEBOOKS:
+        table = pd.read_csv(plain[0] / "reference" / f"{path.stem[:2]}.csv")
+        assert table.query("agrees != 'yes'").to_dict("records") == [], path.stem
+        rows = known[(known["settings"] == table["settings"][0]) & (known["page"] == int(path.stem[:2]))]
+        assert set(table["figure"]) == set(rows["figure"])
 
 
 def test_every_figure_of_a_page_fits_it_and_has_a_text(plain):
