@@ -1,12 +1,12 @@
 # run: the notebooks, in order, on handwritten digits    lab: the notebooks in JupyterLab    test: all checks
-# batch: many runs and one table    verify: the scores of all kept codes again
+# batch: many runs and one table    verify: the scores of all kept codes again    browser: the notebooks in Chromium
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
 BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch test verify strip clean
+.PHONY: run lab batch test browser verify strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -22,6 +22,9 @@ test: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+browser: .venv/installed-browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser -n 2 --dist loadgroup $(ARGS)
 
 verify: .venv/installed
 	@$(BIN)/python tools/verify.py $(ARGS)
@@ -45,4 +48,8 @@ clean:
 
 .venv/installed-test: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	@touch $@
+
+.venv/installed-browser: .venv/installed-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[browser]"
 	@touch $@
