@@ -1,6 +1,10 @@
-# run: the notebooks, in order, on handwritten digits    lab: the notebooks in JupyterLab    test: all checks
-# batch: many runs and one table    verify: the scores of all kept codes again
-# course: the exercises for nbgrader, and the proof that its grading works
+# run      the notebooks, in order, on handwritten digits
+# lab      the notebooks in JupyterLab
+# batch    many runs and one table of them
+# course   the exercises for nbgrader, and the proof that its grading works
+# browser  the notebooks tried in JupyterLab, in Chromium
+# verify   the scores of all kept codes again
+# test     all other checks
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +12,7 @@ LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reac
 PAGES := notebooks/*.ipynb notebooks/exercises/*.ipynb notebooks/exercises/solutions/*.ipynb
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch course test verify strip clean
+.PHONY: run lab batch course browser verify test strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -28,6 +32,9 @@ test: .venv/installed-test
 	$(BIN)/nbstripout --verify $(STRIP) $(PAGES)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+browser: .venv/installed-browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser -n 2 --dist loadgroup $(ARGS)
+
 verify: .venv/installed
 	@$(BIN)/python tools/verify.py $(ARGS)
 
@@ -44,14 +51,6 @@ clean:
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/installed-batch: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[batch]"
-	@touch $@
-
-.venv/installed-course: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[course]"
-	@touch $@
-
-.venv/installed-test: .venv/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+.venv/installed-%: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[$*]"
 	@touch $@

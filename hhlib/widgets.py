@@ -8,11 +8,11 @@ from io import BytesIO
 
 from IPython import display
 from IPython.core.interactiveshell import InteractiveShell
-from ipywidgets import Dropdown, FileUpload, Output, SelectionSlider, fixed, interact
+from ipywidgets import BoundedIntText, Dropdown, FileUpload, Output, fixed, interact
 from matplotlib import pyplot
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from hhlib.data.files import FORMATS
+from hhlib.data.files import FORMATS, Unusable, read_picture
 
 SHARP = 2  #: pixels of a picture per pixel of the page, for fine screens
 
@@ -30,17 +30,21 @@ def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable)
         for values in itertools.islice(itertools.product(*choices.values()), static):
             view(**dict(zip(choices, values, strict=True)))
     else:
-        interact(view, **{name: control(name, values) for name, values in choices.items()})
+        controls = {name: control(name, values) for name, values in choices.items()}
+        interact(lambda **values: view(**values), **controls)  # other arguments of the view get no control
 
 
 def control(name: str, values: Iterable):
-    """The widget for one argument of a view: a slider for a range, else a menu; no control (`fixed`) for one value."""
+    """The widget for one argument of a view: a number field for a range of whole numbers, one after the other, else a
+    menu; no control (`fixed`) for one value. Both have a name for a screen reader, which sliders have not."""
     if len(values) == 1:
         return fixed(values[0])
-    label, slider = name.replace("_", " "), isinstance(values, range)
-    how = dict(description=label, tooltip=f"choose {label}", style={"description_width": "initial"})
-    how |= {"continuous_update": False} if slider else {}
-    return (SelectionSlider if slider else Dropdown)(options=list(values), value=values[0], **how)
+    label = name.replace("_", " ")
+    how = dict(description=label, tooltip=f"choose {label}", value=values[0])
+    how |= dict(style={"description_width": "8em"}, layout={"width": "36em", "max_width": "98%"})
+    if isinstance(values, range) and values.step == 1:
+        return BoundedIntText(min=values[0], max=values[-1], **how)
+    return Dropdown(options=list(values), **how)
 
 
 def rendered(figure, caption: str = "") -> dict[str, str]:
@@ -48,11 +52,12 @@ def rendered(figure, caption: str = "") -> dict[str, str]:
     picture = BytesIO()
     figure.savefig(picture, dpi=SHARP * figure.dpi, bbox_inches="tight", pad_inches=0)
     pyplot.close(figure)
-    width = Image.open(picture).width // SHARP
+    width, height = (side // SHARP for side in Image.open(picture).size)  # both, so that its place is free at once
     source = f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}"
-    image = f'<img src="{source}" width="{width}" style="max-width: 100%; height: auto" alt="{escape(caption)}">'
+    style = "box-sizing: border-box; max-width: 100%; height: auto; padding: 4px; background: white"  # for dark themes
+    image = f'<img src="{source}" width="{width + 8}" height="{height + 8}" style="{style}" alt="{escape(caption)}">'
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    html = f'<figure style="margin: 0">{image}{below}</figure>'
+    html = f'<figure style="margin: 0.5em 0 0">{image}{below}</figure>'
     return {"text/html": html, "text/plain": caption or "a figure"}
 
 
@@ -92,11 +97,11 @@ def upload(view: Callable, *, live: bool) -> None:
         file = change["new"][0]
         with place:
             try:
-                picture = Image.open(BytesIO(file["content"]), formats=FORMATS)
-            except UnidentifiedImageError:
-                print(f"{file['name']} is not a picture that can be read; {', '.join(FORMATS)} can.")
+                read_picture(BytesIO(file["content"]), 1)  # whatever is wrong with it shows here
+            except Unusable as error:
+                print(f"{file['name']} is {error}.")
                 return
-            with picture:
+            with Image.open(BytesIO(file["content"]), formats=FORMATS) as picture:
                 view(picture)
 
     button.observe(show, names="value")

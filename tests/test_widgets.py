@@ -28,7 +28,7 @@ def test_without_menus_an_error_in_the_view_is_an_error():
 
 def test_there_is_a_control_only_where_there_is_a_choice_and_it_has_a_name():
     controls = [widgets.control("first_bits", values) for values in (range(4), [16, 32], [16])]
-    assert [type(control).__name__ for control in controls] == ["SelectionSlider", "Dropdown", "fixed"]
+    assert [type(control).__name__ for control in controls] == ["BoundedIntText", "Dropdown", "fixed"]
     assert [control.value for control in controls] == [0, 16, 16]
     assert {control.tooltip for control in controls[:2]} == {"choose first bits"}
 
@@ -88,6 +88,10 @@ def test_an_uploaded_picture_reaches_the_view_and_any_other_file_is_refused(monk
     facts = dict(name="own.png", type="image/png", size=len(png.getvalue()), last_modified=datetime.now(UTC))
     shown[0].value = (facts | {"content": memoryview(png.getvalue())},)
     assert sizes == [(5, 3)]
-    shown[0].value = (facts | {"name": "own.txt", "content": memoryview(b"not a picture")},)
-    assert "own.txt is not a picture" in capsys.readouterr().out
+    for name, content, reason in [
+        ("own.txt", b"not a picture", "no JPEG, PNG"),
+        ("half.png", png.getvalue()[:45], "damaged or cut short"),
+    ]:
+        shown[0].value = (facts | {"name": name, "content": memoryview(content)},)
+        assert f"{name} is {reason}" in capsys.readouterr().out
     assert sizes == [(5, 3)]
