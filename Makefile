@@ -1,12 +1,14 @@
 # run: the notebooks, in order, on handwritten digits    lab: the notebooks in JupyterLab    test: all checks
 # batch: many runs and one table    verify: the scores of all kept codes again
+# course: the exercises for nbgrader, and the proof that its grading works
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
 BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
+PAGES := notebooks/*.ipynb notebooks/exercises/*.ipynb notebooks/exercises/solutions/*.ipynb
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch test verify strip clean
+.PHONY: run lab batch course test verify strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -17,17 +19,20 @@ lab: .venv/installed
 batch: .venv/installed-batch
 	@$(BIN)/python tools/batch.py $(or $(BATCH),batches/small.yml) $(ARGS)
 
+course: .venv/installed-course
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/course.py $(ARGS)
+
 test: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify $(STRIP) notebooks/*.ipynb
+	$(BIN)/nbstripout --verify $(STRIP) $(PAGES)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 verify: .venv/installed
 	@$(BIN)/python tools/verify.py $(ARGS)
 
 strip: .venv/installed-test
-	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
+	$(BIN)/nbstripout $(STRIP) $(PAGES)
 
 clean:
 	rm -rf .venv build *.egg-info
@@ -41,6 +46,10 @@ clean:
 
 .venv/installed-batch: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[batch]"
+	@touch $@
+
+.venv/installed-course: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[course]"
 	@touch $@
 
 .venv/installed-test: .venv/installed

@@ -1,12 +1,18 @@
 """The exercises: from one source with solutions to what a student gets, and the proof that the checks can tell.
 
-    python tools/exercises.py [NN]...
+    python tools/exercises.py [NN]...            # the proof, for all pages or for some
+    python tools/exercises.py --write [NN]...    # writes what a student gets, notebooks/exercises/NN_name.ipynb
 
 A source, notebooks/exercises/solutions/NN_name.ipynb, is a notebook in nbgrader's cell format. After the cell of a
 solution stand raw cells tagged `wrong`: plausible wrong answers, each with a comment that says what is wrong. The
-command runs every source in four ways or more (solved, empty, and the wrong answers) and prints which checks passed.
+proof runs every source in five ways (solved, empty, and with three wrong answers) and prints which checks passed. Links
+in a source are written for the student's notebook, one folder higher. `make course` does the same with nbgrader itself.
+After a change of a source: `make strip`, `ruff format .`, and then --write.
 """
 
+import argparse
+import contextlib
+import io
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,8 +22,11 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
 
+from hhlib.common import atomic
+
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "exercises"
 SOURCES = sorted((FOLDER / "solutions").glob("[0-9]*.ipynb"))
+WRONG = ("wrong1", "wrong2", "wrong3")  #: made students who hand in wrong answers
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 
 
@@ -38,25 +47,42 @@ def solved(source: NotebookNode) -> NotebookNode:
 
 def empty(source: NotebookNode) -> NotebookNode:
     """What a student gets: no solution, no hidden check, no wrong answer."""
-    given = solved(nbformat.from_dict(source))
-    for preprocessor in (ClearSolutions(), ClearHiddenTests()):
-        given, _ = preprocessor.preprocess(given, {})
+    given, _ = ClearHiddenTests().preprocess(unanswered(source), {})
     return given
+
+
+def unanswered(source: NotebookNode) -> NotebookNode:
+    """What a student gets, with the hidden checks that the grading puts back."""
+    given, _ = ClearSolutions().preprocess(solved(copied(source)), {})
+    return given
+
+
+def copied(notebook: NotebookNode) -> NotebookNode:
+    """A copy, without what the cells printed."""
+    copy = nbformat.from_dict(notebook)
+    for cell in copy.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return copy
 
 
 def wrong(source: NotebookNode, number: int) -> NotebookNode:
     """The source with the wrong answer of this number, from 0, in each exercise; the last one where it has fewer."""
-    given, answer = solved(nbformat.from_dict(source)), None
+    given = solved(copied(source))
+    answers, offered, answer = {facts(cell).get("grade_id"): cell for cell in given.cells}, {}, None
     for cell in source.cells:
-        if cell.metadata.get("nbgrader", {}).get("solution") and cell.cell_type == "code":
-            answer, seen = cell.metadata.nbgrader.grade_id, 0
+        if facts(cell).get("solution") and cell.cell_type == "code":
+            answer = facts(cell)["grade_id"]
         elif is_wrong(cell):
-            seen += 1
-            if seen <= number + 1:
-                target = next(c for c in given.cells if c.metadata.get("nbgrader", {}).get("grade_id") == answer)
-                original = next(c for c in source.cells if c.metadata.get("nbgrader", {}).get("grade_id") == answer)
-                target.source = replaced(original.source, cell.source)
+            offered.setdefault(answer, []).append(cell.source)
+    for answer, texts in offered.items():
+        answers[answer].source = replaced(answers[answer].source, texts[min(number, len(texts) - 1)])
     return given
+
+
+def facts(cell: NotebookNode) -> dict:
+    """What nbgrader knows of a cell: `grade_id`, `grade`, `solution`, `locked`, `points`."""
+    return cell.metadata.get("nbgrader", {})
 
 
 def replaced(source: str, answer: str) -> str:
@@ -67,6 +93,17 @@ def replaced(source: str, answer: str) -> str:
     return before + f"\n{margin}".join(answer.splitlines()) + after
 
 
+def variants(source: NotebookNode) -> dict[str, NotebookNode]:
+    """What made students hand in, by name: `solved`, `empty` and wrong answers; with the hidden checks."""
+    made = {"solved": solved(copied(source)), "empty": unanswered(source)}
+    return made | {name: wrong(source, number) for number, name in enumerate(WRONG)}
+
+
+def is_check(cell: NotebookNode) -> bool:
+    """Whether a cell is checked by running it."""
+    return bool(facts(cell).get("grade")) and not facts(cell).get("solution")
+
+
 def checks(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
     """Run a notebook's code in this process -> each automatic check and why it failed, "" if it passed."""
     names = {"__name__": "__main__"}
@@ -75,45 +112,67 @@ def checks(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
             continue
         error = ""
         try:
-            exec(compile(cell.source, cell.get("id", "cell"), "exec"), names)  # noqa: S102, the project's own code
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(cell.source, cell.get("id", "cell"), "exec"), names)  # the project's own code
         except Exception:  # what a student's answer does wrong is the answer's business
             error = traceback.format_exc(limit=-1).strip().splitlines()[-1]
-        facts = cell.metadata.get("nbgrader", {})
-        if facts.get("grade") and not facts.get("solution"):
-            yield facts["grade_id"], error
+        if is_check(cell):
+            yield facts(cell)["grade_id"], error
 
 
 def proof(path: Path) -> dict[str, dict[str, str]]:
     """By check: what became of it, solved, empty and with each of three wrong answers."""
-    source, table = read(path), {}
-    variants = {
-        "solved": solved(source),
-        "empty": with_hidden(source),
-        **{f"wrong {i + 1}": wrong(source, i) for i in range(3)},
-    }
-    for name, notebook in variants.items():
+    table = {}
+    if str(FOLDER) not in sys.path:
+        sys.path.insert(0, str(FOLDER))  # the notebooks import quiz.py from their folder
+    for name, notebook in variants(read(path)).items():
         for check, error in checks(notebook):
             table.setdefault(check, {})[name] = error
     return table
 
 
-def with_hidden(source: NotebookNode) -> NotebookNode:
-    """What a student gets, with the hidden checks put back, as the autograder does."""
-    given, _ = ClearSolutions().preprocess(solved(nbformat.from_dict(source)), {})
-    return given
+def tells(results: dict[str, str]) -> bool:
+    """Whether a check lets the solution pass, and nothing else."""
+    return not results["solved"] and all(error for name, error in results.items() if name != "solved")
+
+
+def chosen(numbers: list[str]) -> list[Path]:
+    """The sources of the pages named by number, such as "04"; all if none is named. ValueError for an unknown one."""
+    known = {path.stem.split("_")[0]: path for path in SOURCES}
+    unknown = sorted(set(numbers) - set(known))
+    if unknown:
+        raise ValueError(f"no exercises for page {', '.join(unknown)}; there are {', '.join(known)}.")
+    return [known[number] for number in numbers or known]
+
+
+def student_copy(path: Path) -> str:
+    """The file that a student gets, as it is committed; cells are numbered as nbstripout does."""
+    given = empty(read(path))
+    for number, cell in enumerate(given.cells):
+        cell.id = str(number)
+    return nbformat.writes(given) + "\n"
 
 
 def main() -> int:
-    """Print the proof of the sources named by number, or of all; the exit code is 1 if a check could not tell."""
-    numbers, bad = sys.argv[1:], 0
-    for path in SOURCES:
-        if numbers and path.stem.split("_")[0] not in numbers:
+    """Write the student's notebooks, or print the proof; the exit code is 1 if a check could not tell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", metavar="NN", help="numbers of pages, such as 04; all if none is named")
+    parser.add_argument("--write", action="store_true", help="write the notebooks that a student gets")
+    given, bad = parser.parse_args(), 0
+    try:
+        sources = chosen(given.pages)
+    except ValueError as error:
+        parser.error(str(error))
+    for path in sources:
+        if given.write:
+            with atomic(FOLDER / path.name) as file:
+                file.write_text(student_copy(path), encoding="utf-8")
+            print(f"notebooks/exercises/{path.name}")
             continue
         for check, results in proof(path).items():
-            told = not results["solved"] and all(error for name, error in results.items() if name != "solved")
-            bad += not told
-            print(f"{path.stem} {check}: {'tells' if told else 'CANNOT TELL'}")
-            for name, error in {} if told else results.items():
+            bad += not tells(results)
+            print(f"{path.stem} {check}: {'tells' if tells(results) else 'CANNOT TELL'}")
+            for name, error in {} if tells(results) else results.items():
                 print(f"    {name}: {error or 'passed'}")
     return min(bad, 1)
 
