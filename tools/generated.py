@@ -77,10 +77,15 @@ def pages(old: str, head: tuple[str, ...]) -> str:
     seconds = kept("pages").set_index("page")["seconds"]
     rows = []
     for path in NOTEBOOKS:
-        minutes = re.search(r"\*\*Takes\*\* about (\d+) minutes to read", path.read_text())[1]
         link = f"[{path.stem}](notebooks/{path.name})"
-        rows.append((link, learn.get(path.stem, ""), minutes, str(seconds.get(path.stem, ""))))
+        rows.append((link, learn.get(path.stem, ""), str(minutes_to_read(path.stem)), str(seconds.get(path.stem, ""))))
     return markdown(head, rows)
+
+
+def minutes_to_read(page: str) -> int:
+    """The minutes that a page says it takes to read."""
+    text = (PROJECT / "notebooks" / f"{page}.ipynb").read_text()
+    return int(re.search(r"\*\*Takes\*\* about (\d+) minutes to read", text)[1])
 
 
 # ---- results/README.md

@@ -1,9 +1,9 @@
-"""Write what follows from the kept runs: results/runs.csv, and the tables of README.md and of the pages beside results.
+"""Write what follows from the kept runs: results/runs.csv, and the tables of README files and of the lecturer's guide.
 
     python tools/tables.py            # writes them, and names what changed
     python tools/tables.py --check    # writes nothing; names what is out of date, and then exits with 1
 
-A table stands between <!-- table: NAME --> and <!-- end -->; `generated.PAGES` says what makes it.
+A table stands between <!-- table: NAME --> and <!-- end -->; `PAGES` says what makes it.
 """
 
 import argparse
@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
-from generated import PAGES, PROJECT
+from generated import PAGES as READMES
+from generated import PROJECT
+from teaching import TEACHING
 
 import hhlib as hh
 
 RUNS = "results/runs.csv"
+PAGES = READMES | {"book/teaching.md": TEACHING}
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
