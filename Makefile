@@ -1,12 +1,12 @@
 # run: the notebooks, in order, on handwritten digits    lab: the notebooks in JupyterLab    test: all checks
-# batch: many runs and one table    verify: the scores of all kept codes again
+# batch: many runs and one table    verify: the scores of all kept codes again    book: the executed pages as a site
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
 BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch test verify strip clean
+.PHONY: run lab batch book test verify strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -16,6 +16,9 @@ lab: .venv/installed
 
 batch: .venv/installed-batch
 	@$(BIN)/python tools/batch.py $(or $(BATCH),batches/small.yml) $(ARGS)
+
+book: .venv/installed-book
+	@$(BIN)/python tools/book.py
 
 test: .venv/installed-test
 	$(BIN)/ruff check .
@@ -30,7 +33,7 @@ strip: .venv/installed-test
 	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build book/_build *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
@@ -41,6 +44,10 @@ clean:
 
 .venv/installed-batch: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[batch]"
+	@touch $@
+
+.venv/installed-book: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[book]"
 	@touch $@
 
 .venv/installed-test: .venv/installed
