@@ -2,6 +2,7 @@
 # lab      the notebooks in JupyterLab
 # batch    many runs and one table of them
 # course   the exercises for nbgrader, and the proof that its grading works
+# book     the executed pages as a site
 # browser  the notebooks tried in JupyterLab, in Chromium
 # verify   the scores of all kept codes again
 # test     all other checks
@@ -12,7 +13,7 @@ LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reac
 PAGES := notebooks/*.ipynb notebooks/exercises/*.ipynb notebooks/exercises/solutions/*.ipynb
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch course browser verify test strip clean
+.PHONY: run lab batch course book browser verify test strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -25,6 +26,9 @@ batch: .venv/installed-batch
 
 course: .venv/installed-course
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/course.py $(ARGS)
+
+book: .venv/installed-book
+	@$(BIN)/python tools/book.py
 
 test: .venv/installed-test
 	$(BIN)/ruff check .
@@ -42,7 +46,7 @@ strip: .venv/installed-test
 	$(BIN)/nbstripout $(STRIP) $(PAGES)
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build book/_build *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
