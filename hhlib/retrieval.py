@@ -9,15 +9,7 @@ from hhlib.data import Part, check_pictures, loader, normalise
 from hhlib.metrics import pack_signs, unpack_signs
 from hhlib.network import evaluating
 
-
-def pack(z: Tensor | np.ndarray) -> np.ndarray:
-    """Binary codes of network outputs: z (n, K) -> (n, ceil(K/8)) uint8, bit = z >= 0 (zero counts as +1)."""
-    return pack_signs(z)
-
-
-def unpack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Packed codes (n, ceil(K/8)) uint8 -> (n, K) int8 of -1 and +1."""
-    return unpack_signs(codes, bits)
+pack, unpack = pack_signs, unpack_signs  #: z (n, K) -> codes (n, ceil(K/8)) uint8, and back to (n, K) of -1 and +1
 
 
 def outputs_of(net: nn.Module, images: Tensor, mean: list[float], std: list[float], flip: bool) -> Tensor:
