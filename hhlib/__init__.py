@@ -15,7 +15,7 @@ os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
 from hhlib import network as network  # noqa: E402, after the line above: numba reads it once
 
 __version__ = "0.1.0"
-MODULES = ["attention", "baselines", "data", "encoder", "experiment", "explain", "features", "index", "losses"]
+MODULES = ["attention", "bar", "baselines", "data", "encoder", "experiment", "explain", "features", "index", "losses"]
 MODULES += ["metrics", "network", "plots", "reference", "retrieval", "runs", "settings", "training", "widgets"]
 __all__ = [*MODULES, "Encoder", "Experiment", "kept", "open"]  # noqa: F822, loaded by `__getattr__`
 

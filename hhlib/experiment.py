@@ -9,7 +9,6 @@
 An experiment knows the mean and the spread of its training images, the precision and the device; nobody else needs to.
 """
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -65,10 +64,9 @@ class Experiment:
         self.device = training.choose_device(settings.device)
 
     def __repr__(self) -> str:
-        steps = {"model.safetensors": "trained", "metrics.json": "evaluated"}
-        done, s = [word for name, word in steps.items() if self.has(name)], self.settings
+        s = self.settings
         what = f"{s.named()['dataset']}: {s.method}, {s.network} network, {s.bits} bits, seed {s.seed}"
-        return f"{what}, on {self.device} in {self.precision}; {' and '.join(done) or 'not trained yet'}"
+        return f"{what}, on {self.device} in {self.precision}; {self.run.state}"
 
     def has(self, name: str) -> bool:
         """Whether the run has a file already, such as "model.safetensors", "codes.npz" or "metrics.json"."""
@@ -147,7 +145,7 @@ class Experiment:
     @cached_property
     def net(self) -> network.HybridHash:
         """The trained network, on the device, in evaluation mode."""
-        self.need("model.safetensors", "03")
+        self.need("model.safetensors")
         return self.run.model().to(self.device)
 
     def untrained(self, **options) -> network.HybridHash:
@@ -176,9 +174,8 @@ class Experiment:
             net: another network, such as `untrained()`.
         """
         mean, std = self._statistics
-        how = dict(mean=mean, std=std, precision=self.precision)
         recipe = self.run.parameters["recipe"] if self.has("run.json") else vars(self.settings.recipe)
-        how |= dict(flip=recipe["flip_average"] and self.split.flip)
+        how = dict(mean=mean, std=std, precision=self.precision, flip=recipe["flip_average"] and self.split.flip)
         images = self._images(what)
         if self.backbone is not None:
             images = self._vectors(images)
@@ -195,10 +192,8 @@ class Experiment:
             return what
         if isinstance(what, str) and what in PARTS:
             return self._part(what)
-        if isinstance(what, str | Path):
-            what = [what]
-        if isinstance(what, Sequence):
-            files = [str(resolve(path)) for path in what]
+        if isinstance(what, str | Path | Sequence):
+            files = [str(resolve(path)) for path in ([what] if isinstance(what, str | Path) else what)]
             return data.ImageFiles("/", files, self.split.image_size)[:]
         return data.square_picture(what, self.split.image_size)[None]
 
@@ -214,7 +209,7 @@ class Experiment:
         Of an asymmetric method, the database's codes are those it learnt with the labels; `encode("database")` gives
         what the network says instead.
         """
-        self.need("model.safetensors", "03")
+        self.need("model.safetensors")
         if self.run.record["data"]["fingerprint"] != self.split.fingerprint():
             raise ValueError(f"{self.run.path} was trained on another split of {self.split.name}; use resume=false.")
         if not self.has("codes.npz"):
@@ -259,12 +254,16 @@ class Experiment:
         self.run.save_metrics(scores, **beside)
         return scores | beside
 
-    def need(self, name: str, page: str) -> None:
-        """Raise FileNotFoundError, with the one command that helps, unless the run has a file."""
+    def need(self, name: str) -> None:
+        """Raise FileNotFoundError, with the one command that helps, unless the run has a file that training makes."""
         if not self.has(name):
-            pairs = [("-p", name, str(value)) for name, value in self.settings.changes().items() if name != "live"]
-            command = shlex.join(["python", "tools/run_notebooks.py", *sum(pairs, ()), "--only", page])
-            raise Missing(f"{self.run.path / name} does not exist; this makes it: {command}")
+            raise Missing(f"{self.run.path / name} does not exist; this makes it: {runs.command(self.settings)}")
+
+    def bar(self, needs: str = "") -> None:
+        """Show which run this is and which others there are; needs: its file that a page needs. See `hhlib.bar`."""
+        from hhlib import bar
+
+        bar.show(str(self), self.run, self.settings, needs)
 
     def show(self, figure: "Figure", name: str = "", caption: str = "") -> None:
         """Show a figure with its caption and, if it has a name, keep both as figures/<name>.png in the run's folder.

@@ -9,7 +9,7 @@ from hhlib.data import Part, check_pictures, loader, normalise
 from hhlib.metrics import pack_signs, unpack_signs
 from hhlib.network import evaluating
 
-pack, unpack = pack_signs, unpack_signs  #: outputs z (n, K) -> codes (n, ceil(K/8)) uint8 -> (n, K) of -1 and +1
+pack, unpack = pack_signs, unpack_signs  #: z (n, K) -> codes (n, ceil(K/8)) uint8, and back to (n, K) of -1 and +1
 
 
 def outputs_of(net: nn.Module, images: Tensor, mean: list[float], std: list[float], flip: bool) -> Tensor:

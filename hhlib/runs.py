@@ -14,6 +14,7 @@ runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
 import json
 import math
 import platform
+import shlex
 import subprocess
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -25,7 +26,7 @@ import torch
 
 from hhlib import data, losses
 from hhlib import network as networks
-from hhlib.common import atomic, resolve
+from hhlib.common import Missing, atomic, resolve
 from hhlib.settings import Recipe, Settings, read, words
 
 NAMED = ("dataset", "method", "network", "bits", "seed")  #: what names a run
@@ -102,6 +103,12 @@ def settings_of(record: dict) -> str:
     return words((name, value) for name, value in settings.changes().items() if name not in named)
 
 
+def command(settings: Settings) -> str:
+    """What trains the run of these settings as page 3 does, in a shell."""
+    pairs = [("-p", name, str(value)) for name, value in settings.changes().items() if name != "live"]
+    return shlex.join(["python", "tools/run_notebooks.py", *sum(pairs, ()), "--only", "03"])
+
+
 def write_json(path: Path, content: dict) -> None:
     """Write JSON atomically; NumPy numbers and arrays become plain ones."""
     plain = lambda x: x.tolist() if hasattr(x, "tolist") else str(x)  # noqa: E731
@@ -138,8 +145,20 @@ class Run:
         """The path of a file of this run, which must exist."""
         path = self.path / name
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: {made_by} makes it.")
+            raise Missing(f"{path} does not exist: {made_by} makes it.")
         return path
+
+    @property
+    def state(self) -> str:
+        """How far it is, such as "trained for 7 of 30 epochs, not evaluated yet"."""
+        if not (self.path / "history.csv").is_file():
+            return "not trained yet"
+        trained = f"trained for {len(self.history())} of {self.parameters['recipe']['epochs']} epochs"
+        if not (self.path / "metrics.json").is_file():
+            return f"{trained}, not evaluated yet"
+        return f"{trained}, mAP {{expected:.3f}} ({{worst:.3f}} to {{best:.3f}} by tie order)".format(
+            **self.metrics()["map"]
+        )
 
     @property
     def record(self) -> dict:

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import hhlib as hh
 
@@ -61,13 +60,10 @@ def index(given: argparse.Namespace) -> tuple[dict, str]:
     run = given.run and _path(given.run)
     if run is None and given.network is None and given.bits is None:
         run = _trained(folder)
+    how |= {"network": given.network, "bits": given.bits, "seed": given.seed}  # the first two are refused beside a run
+    made = hh.index.build(folder, run=run, where=given.to and _path(given.to), **how)
     if run is not None:
-        both = {"network": given.network, "bits": given.bits}  # refused beside a run
-        made = hh.index.build(folder, run=run, where=given.to and _path(given.to), **both, **how)
         print(f"codes by the trained network in {run}; --network lite0 takes an untrained one")
-    else:
-        named = {"network": given.network, "bits": given.bits, "seed": given.seed}
-        made = hh.index.build(folder, where=given.to and _path(given.to), **named, **how)
     answer = {"index": str(made.where), "pictures": len(made), "bits": made.bits, **vars(made.report)}
     return answer, f"{made}\n{made.report}"
 
@@ -104,12 +100,8 @@ def evaluate(given: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _experiment(given: argparse.Namespace) -> "hh.Experiment":
-    named = dict(given.parameter)
-    return hh.open(hh.settings.words(given.parameter), dataset=str(_path(given.folder)), **_others(USUAL, named))
-
-
-def _others(usual: dict[str, Any], named: dict[str, str]) -> dict[str, Any]:
-    return {name: value for name, value in usual.items() if name not in named}
+    others = {name: value for name, value in USUAL.items() if name not in dict(given.parameter)}
+    return hh.open(hh.settings.words(given.parameter), dataset=str(_path(given.folder)), **others)
 
 
 def _path(text: str) -> Path:
@@ -159,11 +151,7 @@ def _arguments(command: argparse.ArgumentParser, does: Callable) -> None:
     add = command.add_argument
     if does is search:
         add("picture", nargs="+", metavar="PICTURE", help="a picture to search with")
-        add(
-            "--index",
-            metavar="PLACE",
-            help="an index, or a folder of pictures that has one; default: the newest",
-        )
+        add("--index", metavar="PLACE", help="an index, or a folder of pictures that has one; default: the newest")
         add("-k", type=int, default=10, help="how many pictures to find (default: 10)")
         add("--rerank", type=int, default=0, metavar="N", help="order the N nearest by similarity, not by bits")
         return

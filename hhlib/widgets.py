@@ -1,6 +1,5 @@
 """Menus over a plain drawing function. The only file that imports ipywidgets."""
 
-import itertools
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from html import escape
@@ -17,18 +16,17 @@ from hhlib.data.files import FORMATS, Unusable, read_picture
 SHARP = 2  #: pixels of a picture per pixel of the page, for fine screens
 
 
-def explore(view: Callable, *, live: bool, static: int = 1, **choices: Iterable) -> None:
+def explore(view: Callable, *, live: bool, **choices: Iterable) -> None:
     """Call ``view(**values)``: with menus if `live`, else plainly, so that the figure is ordinary output.
 
     A view is a function of plain values that draws from what is already computed, and returns nothing. `choices` are
     the values of each of its keyword arguments; see `control`. Headless runs use ``live=False``, which draws the first
-    `static` combinations: an error or a figure inside a widget's callback would be lost there.
+    of each: an error or a figure inside a widget's callback would be lost there.
     """
     if empty := [name for name, values in choices.items() if len(values) == 0]:
         raise ValueError(f"there is nothing to choose for {', '.join(empty)}.")
     if not live:
-        for values in itertools.islice(itertools.product(*choices.values()), static):
-            view(**dict(zip(choices, values, strict=True)))
+        view(**{name: values[0] for name, values in choices.items()})
     else:
         controls = {name: control(name, values) for name, values in choices.items()}
         interact(lambda **values: view(**values), **controls)  # other arguments of the view get no control

@@ -1,5 +1,8 @@
 """The front door: what it knows, what it refuses, and that it gives what the parts give."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import several
@@ -163,8 +166,68 @@ def test_figures_are_kept_by_name(own, monkeypatch):
 
 def test_what_is_missing_is_told_in_a_sentence_without_the_lines_that_led_there(own):
     with pytest.raises(FileNotFoundError, match="does not exist; this makes it") as caught:
-        own.need("nothing.npz", "03")
+        own.need("nothing.npz")
     assert caught.value._render_traceback_() == [str(caught.value)]  # what IPython asks an exception for
+
+
+@pytest.fixture
+def bar(monkeypatch):
+    """``bar(ex, needs)`` -> the text of the bar, its HTML, and the menu's function and choices."""
+
+    def show(ex, needs=""):
+        shown, menus = [], []
+        monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append(bundle))
+        monkeypatch.setattr("hhlib.widgets.explore", lambda view, live, **choices: menus.append((view, choices)))
+        ex.bar(needs)
+        return shown, menus
+
+    return show
+
+
+def test_the_bar_says_what_is_missing_and_offers_other_runs(bar, tmp_path):
+    for name, place in (("digits-32bits", "digits"), ("cifar10-64bits", "cifar10")):
+        run = hh.runs.kept(name)
+        last = "hybridhash-micro-{bits}bits-seed0".format(**run.parameters)
+        shutil.copytree(run.path, tmp_path / place / last, ignore=shutil.ignore_patterns("*.safetensors"))
+    where = dict(runs_dir=tmp_path, data_dir=tmp_path)
+    shown, menus = bar(hh.open(bits=16, **where), "model.safetensors")
+    assert "not trained yet" in shown[0]["text/plain"]
+    assert (
+        f"run_notebooks.py -p bits 16 -p data_dir {tmp_path} -p runs_dir {tmp_path} --only 03" in shown[0]["text/html"]
+    )
+    ((view, choices),) = menus
+    nothing, chosen, other = choices["other_run"]
+    assert nothing == ""
+    assert (chosen[:36], other[:35]) == ("cifar10, hybridhash, micro, 64 bits,", "digits, hybridhash, micro, 32 bits,")
+    view(chosen)  # the lines that it shows open the run, with the settings it was trained with
+    _, *lines = shown[-1]["text/plain"].splitlines()
+    assert [line.split(":")[0] for line in lines] == ["dataset", "bits", "settings"]
+    values = {}
+    exec("\n".join(lines), values)  # noqa: S102
+    again = hh.open(values["settings"], dataset=values["dataset"], bits=values["bits"], live=False, **where)
+    assert again.run.path == tmp_path / "cifar10" / "hybridhash-micro-64bits-seed0"
+    shown, menus = bar(again)
+    score = again.run.metrics()["map"]["expected"]
+    assert f"mAP {score:.3f}" in shown[0]["text/plain"]
+    assert (menus, "Other settings" in shown[0]["text/plain"], "Missing" in shown[0]["text/plain"]) == (
+        [],
+        False,
+        False,
+    )
+    assert "1 in " in shown[0]["text/plain"]
+
+
+def test_the_bar_says_where_a_run_differs_from_what_is_asked_for_and_that_it_is_not_finished(bar, own):
+    shown, _ = bar(hh.experiment.Experiment(replace(own.settings, recipe=replace(own.settings.recipe, epochs=7))))
+    assert "trained with epochs = 2 and not 7." in shown[0]["text/plain"]
+    assert own.run.state.startswith("trained for 2 of 2 epochs")
+    history = own.run.path / "history.csv"
+    whole = history.read_text()
+    history.write_text("\n".join(whole.splitlines()[:2]))
+    try:
+        assert own.run.state.startswith("trained for 1 of 2 epochs")
+    finally:
+        history.write_text(whole)
 
 
 def test_a_kept_run_opens_with_its_network_and_codes_without_training(tmp_path):

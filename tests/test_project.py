@@ -28,6 +28,7 @@ FLOORS = [
     {"encoder"},
     {"index"},
     {"widgets"},
+    {"bar"},
     {"experiment"},
     {"shell"},
 ]

@@ -297,7 +297,7 @@ def test_a_damaged_checkpoint_costs_one_epoch(trained, split, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("method", ["hybridhash", "adsh"])
-def test_a_signal_in_the_middle_of_an_epoch_loses_no_step(method, trained, split, tmp_path):
+def test_a_signal_in_the_middle_of_an_epoch_loses_no_step(method, trained, split, tmp_path, capsys):
     changes = dict(batch_size=8, method=method) if method == "adsh" else {}
     whole = trained if method == "hybridhash" else fit(split, tmp_path / "whole", **changes)
     steps = []
@@ -309,11 +309,13 @@ def test_a_signal_in_the_middle_of_an_epoch_loses_no_step(method, trained, split
                 os.kill(os.getpid(), signal.SIGINT)
             return super().step(batch)
 
-    with pytest.raises(KeyboardInterrupt, match="stopped after step . of epoch 2; .* resumes"):
+    with pytest.raises(KeyboardInterrupt, match="stopped in epoch 2 of ., after step .; run this again to resume"):
         fit_with(Stopped, split, tmp_path / "stopped", **changes)
     assert len(steps) == 4  # the first step of the second epoch (of the third, hybridhash)
     assert len(runs.Run(tmp_path / "stopped").history()) == 1
+    capsys.readouterr()
     assert_same(whole, fit(split, tmp_path / "stopped", **changes))
+    assert capsys.readouterr().out.startswith("resumes in epoch 2 of 3, after step ")
 
 
 def test_a_second_signal_stops_at_once():
@@ -331,6 +333,22 @@ def test_a_request_of_the_system_ends_the_program_with_its_code():
         with pytest.raises(SystemExit) as ended:
             stop.leave("after step 3 of epoch 1")
     assert ended.value.code == 143
+
+
+def test_a_training_says_in_a_line_that_it_starts_resumes_or_is_done(split, tmp_path, capsys):
+    for epochs in (1, 2):  # stopped after the first, and resumed
+        with pytest.raises(KeyboardInterrupt):
+            fit(split, tmp_path, told=[stop_after(epochs)])
+    run = fit(split, tmp_path)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "trains 3 epochs ..."
+    assert [line.split(",")[0] for line in said[1:]] == ["resumes after epoch 1 of 3", "resumes after epoch 2 of 3"]
+    scores = run.history().set_index("epoch")["validation_map"]
+    fit(split, tmp_path)
+    best = f"best validation mAP {scores.max():.3f} in epoch {scores.idxmax()}"
+    assert capsys.readouterr().out == f"finished before: 3 epochs, {best}; resume=false trains anew.\n"
+    unscored = training.Progress([{"epoch": 1, "validation_map": math.nan}], [1.0], epochs=1)
+    assert unscored.start(0) == "finished before: 1 epochs; resume=false trains anew."
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_whole(trained, split, tmp_path, monkeypatch):

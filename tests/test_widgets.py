@@ -14,8 +14,8 @@ from hhlib import widgets
 
 def test_without_menus_the_view_is_called_plainly_for_the_first_choices():
     calls = []
-    widgets.explore(lambda **values: calls.append(values), live=False, static=3, bits=[16, 32], dataset=["a", "b"])
-    assert calls == [{"bits": 16, "dataset": "a"}, {"bits": 16, "dataset": "b"}, {"bits": 32, "dataset": "a"}]
+    widgets.explore(lambda **values: calls.append(values), live=False, bits=[16, 32], dataset=["a", "b"])
+    assert calls == [{"bits": 16, "dataset": "a"}]
 
 
 def test_without_menus_an_error_in_the_view_is_an_error():

@@ -51,7 +51,7 @@ def export_run(given: argparse.Namespace, target: Path) -> list[str]:
         run.need("run.json", "training")
     else:
         experiment = hh.open(hh.settings.words(given.parameter))
-        experiment.need("run.json", "03")
+        experiment.need("run.json")
         run = experiment.run
     with whole(target) as folder:
         write(run, folder)

@@ -30,7 +30,7 @@ def rounded(source: Path, target: Path) -> None:
 
 def keep(ex: hh.Experiment, folder: Path, weights: bool) -> dict:
     """Fill a folder with what is kept of a run -> its scores."""
-    ex.need("model.safetensors", "03")
+    ex.need("model.safetensors")
     folder.mkdir(parents=True, exist_ok=True)
     for name in RECORDS:
         shutil.copyfile(ex.run.path / name, folder / name)

@@ -57,7 +57,7 @@ def write(experiment: hh.Experiment, folder: Path) -> None:
         FileNotFoundError: if the run is not trained, or its pictures are missing.
     """
     packages = {name: version(name) for name in PACKAGES}  # ModuleNotFoundError, before any work, if one is missing
-    experiment.need("model.safetensors", "03")
+    experiment.need("model.safetensors")
     encoder = hh.encoder.encoder_of(experiment.run)
     images, labels = spread(experiment.split.query, MOST)
     encoder.save_pretrained(folder)  # with a model card that does not yet tell what is found below

@@ -34,6 +34,7 @@ from hhlib.settings.reading import typed
 PROJECT = Path(__file__).resolve().parent.parent
 INSIDE = ("02", "07", "08", "11")  #: pages that look inside HybridHash, and have nothing to show of another network
 WITHOUT_LABELS = ("00", "14")  #: pages that need no labels
+TOLD = ("epoch", "trains", "resumes", "finished")  #: how the lines begin that a training prints
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
@@ -197,7 +198,7 @@ def values_for(path: Path, of_settings, of_pages: dict, settings: hh.settings.Se
 def show_training_lines() -> None:
     """Let the lines that training prints through, so that the reader sees it move."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.addFilter(lambda record: record.getMessage().startswith("epoch"))
+    handler.addFilter(lambda record: record.getMessage().startswith(TOLD))
     handler.setFormatter(logging.Formatter("  %(message)s"))
     handler.terminator = ""
     logger = logging.getLogger("papermill")

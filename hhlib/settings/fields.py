@@ -56,21 +56,16 @@ class Recipe:
         check_whole("small_epochs", self.small_epochs, 0, self.epochs - 1)
 
 
-def _known_by(look_up: Callable) -> Callable:
-    """The check of a name: `look_up` raises ValueError for one that does not exist."""
-    return lambda _, value: look_up(value)
-
-
 @dataclass(frozen=True)
 class Settings:
     """A run. The first five fields name it; the others say where things are and how they are done."""
 
     dataset: str = setting(
-        "digits", "a name of data/README.md, or a folder of pictures or lists", _known_by(data.short_name)
+        "digits", "a name of data/README.md, or a folder of pictures or lists", lambda _, x: data.short_name(x)
     )
-    method: str = setting("hybridhash", "training method, one of hh.losses.names()", _known_by(losses.method))
+    method: str = setting("hybridhash", "training method, one of hh.losses.names()", lambda _, x: losses.method(x))
     network: str = setting(
-        "micro", "micro to base, lite0, a timm model (frozen) or timm:NAME (tuned)", _known_by(networks.kind)
+        "micro", "micro to base, lite0, a timm model (frozen) or timm:NAME (tuned)", lambda _, x: networks.kind(x)
     )
     bits: int = setting(32, "code length, 1 to 1024", partial(check_whole, least=1, most=common.MAX_BITS))
     seed: int = setting(0, "of split and training: same seed and machine, same numbers", at_least(0))

@@ -72,6 +72,19 @@ class Progress:
         small_left = self.small_epochs - len(small)
         return small_left * per_small + (self.epochs - self.small_epochs - len(large)) * per_large
 
+    def start(self, steps: int) -> str:
+        """What is said before the first step, `steps` into the next epoch: a training starts, resumes, or is done."""
+        done = len(self.history)
+        if done == self.epochs:
+            rows = [row for row in self.history if not math.isnan(row["validation_map"])]
+            best = max(rows, key=lambda row: row["validation_map"], default=None)
+            score = f", best validation mAP {best['validation_map']:.3f} in epoch {best['epoch']}" if best else ""
+            return f"finished before: {done} epochs{score}; resume=false trains anew."
+        if steps:
+            return f"resumes in epoch {done + 1} of {self.epochs}, after step {steps}."
+        left = f"resumes after epoch {done} of {self.epochs}, about {self.seconds_left:.0f} s left."
+        return left if done else f"trains {self.epochs} epochs ..."
+
     def __str__(self) -> str:
         row = self.history[-1]
         score = "" if math.isnan(row["validation_map"]) else f"  validation mAP {row['validation_map']:.3f}"

@@ -38,7 +38,8 @@ class StopRequest:
         if self.received is not None:
             raise KeyboardInterrupt("stopped at once; what was done since the last checkpoint is lost.")
         self.received = signal.Signals(number)
-        print(f"{self.received.name}: stopping after this step, and keeping what is done.", file=sys.stderr)
+        if sys.stderr.isatty():  # a notebook shows only what `leave` says
+            print(f"{self.received.name}: stopping after this step, and keeping what is done.", file=sys.stderr)
 
     def asked(self, steps: int, device: torch.device) -> bool:
         """Whether to stop now, after so many steps of an epoch; all processes get the same answer."""
@@ -50,7 +51,7 @@ class StopRequest:
 
     def leave(self, where: str) -> None:
         """Raise what the signal stands for: KeyboardInterrupt, or SystemExit for SIGTERM."""
-        text = f"stopped {where}; the same call resumes there."
+        text = f"stopped {where}; run this again to resume."
         if self.received == signal.SIGTERM:
             print(text, file=sys.stderr)
             raise SystemExit(128 + signal.SIGTERM)

@@ -188,20 +188,21 @@ class Trainer:
 
     def fit(self, run: Run, reports: Iterable[Report] = (print_line,)) -> None:
         """Train until the last epoch, keeping all that is needed to resume after each; see `training.fit`."""
+        self.accelerator.print(self.progress().start(self.tally.steps), flush=True)
         with StopRequest() as stop:
             for epoch in range(len(self.history), self.recipe.epochs):
                 began = time.perf_counter()
                 self.set_image_side(epoch)
                 if not self._complete(epoch, stop):
                     keeping.save_state(self, run)
-                    stop.leave(f"after step {self.tally.steps} of epoch {epoch + 1}")
+                    stop.leave(f"in epoch {epoch + 1} of {self.recipe.epochs}, after step {self.tally.steps}")
                 self._close(epoch, began)
                 keeping.save(self, run)
                 if self.accelerator.is_main_process:
                     for report in reports:
                         report(self.progress())
                 if epoch + 1 < self.recipe.epochs and stop.asked(0, self.accelerator.device):
-                    stop.leave(f"after epoch {epoch + 1}")
+                    stop.leave(f"after epoch {epoch + 1} of {self.recipe.epochs}")
         self.accelerator.wait_for_everyone()  # nobody leaves before everything is on disk
 
     def _complete(self, epoch: int, stop: StopRequest) -> bool:
