@@ -30,7 +30,7 @@ FLOORS = [
     {"widgets"},
     {"bar"},
     {"experiment"},
-    {"shell"},
+    {"reference", "shell"},
 ]
 
 

@@ -1,6 +1,5 @@
 """The fields, each with its default, its help text and its check, and the recipes that trainings start from."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
