@@ -69,7 +69,7 @@ def exercises(_: str) -> str:
         of_page = exercises_of(SOURCES / path.name)
         rows, points = [cells(exercise) for exercise in of_page], sum(exercise.points for exercise in of_page)
         link = f"[{opening(path.stem)[0]}](../notebooks/exercises/{path.name})"
-        table = markdown(("exercise", "takes", "points", "wrong answers: what each does or believes"), rows)
+        table = markdown(("exercise", "takes", "points", "wrong answers: what each does, or why it is wrong"), rows)
         parts += [f"{link}, {points} points:\n\n{table}"] if rows else []
     return "\n" + "\n".join(parts) + "\n" if parts else ""
 
