@@ -37,8 +37,6 @@ from nbgrader.coursedir import CourseDirectory
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
-import hhlib as hh
-
 PROJECT = FOLDER.parent.parent
 COURSE = PROJECT / "course"
 STUDENTS = ("solved", "empty", *WRONG)
@@ -187,11 +185,8 @@ def failures(table: pd.DataFrame) -> list[str]:
 
 def slides(course: Path, numbers: list[str]) -> None:
     """Write slides with the figures of the run that `make run` leaves; without it, say so."""
-    if not (hh.open().run.path / "notebooks").is_dir():
-        print("no slides, because they show the figures of a run: `make run` makes one, then run this again.")
-        return
     only = ["--only", *numbers] if numbers else []
-    subprocess.run([sys.executable, PROJECT / "tools" / "slides.py", "--to", course / "slides", *only], check=True)
+    subprocess.run([sys.executable, PROJECT / "tools" / "slides.py", "--out", course / "slides", *only], check=True)
 
 
 def main() -> int:
