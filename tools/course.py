@@ -9,6 +9,7 @@ Written anew each time are, in course/:
     source/       our notebooks with solutions and hidden checks, from which nbgrader makes
     release/      what students get
     instructor/   the solutions with the wrong answers, each with what is wrong about it
+    slides/       by tools/slides.py, from the figures of a finished run; what is there already stays
     proof/        what made students hand in (solved, empty, three with wrong answers), graded by nbgrader in gradebooks
                   of their own, and the table of their scores, scores.csv and scores.md
 
