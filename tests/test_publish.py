@@ -11,6 +11,17 @@ def publish(from_tools):
     return from_tools("publish")
 
 
+def with_progress_bar(page):
+    """A page whose last code cell has shown a progress bar, which is a widget."""
+    cell = [cell for cell in page.cells if cell.cell_type == "code"][-1]
+    bar = {"application/vnd.jupyter.widget-view+json": {"model_id": "a", "version_major": 2, "version_minor": 0}}
+    cell.outputs = [nbformat.v4.new_output("display_data", bar | {"text/plain": "encoding: 100%"})]
+    state = {"a": {"model_name": "HBoxModel", "model_module": "@jupyter-widgets/controls", "state": {}}}
+    kind = "application/vnd.jupyter.widget-state+json"
+    page.metadata["widgets"] = {kind: {"state": state, "version_major": 2, "version_minor": 0}}
+    return page
+
+
 @pytest.fixture
 def folder(publish, tmp_path):
     """Pages 3, 4 and 6 as if they had been executed, in a run's folder."""
@@ -18,7 +29,7 @@ def folder(publish, tmp_path):
     target.mkdir(parents=True)
     for path in publish.NOTEBOOKS:
         if path.stem[:2] in ("03", "04", "06"):
-            (target / path.name).write_text(path.read_text())
+            nbformat.write(with_progress_bar(nbformat.read(path, as_version=4)), target / path.name)
     assert [name[:2] for name in publish.publish(target)] == ["03", "04", "06"]
     (target.parent / "index.html").touch()
     return target
@@ -59,6 +70,7 @@ def test_a_page_asks_nothing_of_the_network(folder):
         assert not re.findall(
             r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=["']?(?:https?:)?//[^>]*""", page.read_text()
         )
+        assert not re.findall(r"https?://[^\s\"']+\.js", page.read_text())
         assert "@import" not in re.sub(r"@import url\(data:", "", page.read_text())
 
 

@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("[0-9]*.ipynb"))
 #: code, which keeps its dollars, or a formula between two dollars or one
 FORMULA = re.compile(r"(?P<code>```.*?```|`[^`\n]*`)|\$\$(?P<block>.+?)\$\$|\$(?P<line>[^$\n]+?)\$", re.DOTALL)
+WIDGET = "application/vnd.jupyter.widget-view+json"
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s]+)(?=\))")
 
 
@@ -59,6 +60,9 @@ def publish(folder: Path) -> list[str]:
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = with_formulas(with_links(cell.source, folder.resolve(), names))
+            else:
+                cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        notebook.metadata.pop("widgets", None)  # of progress bars, which a page would fetch a library for
         around = {"before": names[place - 1] if place else "", "after": "".join(names[place + 1 : place + 2])}
         around |= {f"{where}_title": opening(other)[0] for where, other in around.items() if other}
         notebook.metadata["title"], _ = opening(name)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Locator, Page, expect
 
-FAST, SLOW = 60_000, 300_000  #: milliseconds to wait for something that takes seconds, or minutes
+FAST, SLOW = 120_000, 900_000  #: milliseconds until something counts as hanging, that takes seconds or minutes
 FIGURE = ".jp-OutputArea-output figure img"
 TROUBLE = "[data-mime-type$='jupyter.error'], [data-mime-type$='jupyter.stderr']"
 CONTROLS = ".jupyter-widgets :is(select, input:not([type=file]), button, [role=slider])"
@@ -108,7 +108,7 @@ class Lab:
 
     def cell_of(self, part: Locator) -> Locator:
         """The code cell that has a part of the page."""
-        return self.tab.locator(".jp-CodeCell").filter(has=part)
+        return part.locator("xpath=ancestor::*[contains(@class, 'jp-CodeCell')]")
 
     def figures(self) -> Locator:
         """All figures."""
