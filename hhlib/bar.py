@@ -12,7 +12,7 @@ from hhlib.settings import Settings
 BAR = jinja2.Template(
     """<section aria-label="which run this is" style="border-left: 4px solid #8888; padding-left: 0.8em">
 {% for head, said, code in lines %}<p style="margin: 0.2em 0"><b>{{ head }}:</b> {{ said }}</p>
-{% if code %}<pre style="white-space: pre-wrap; padding: 0.4em; background: #8882">{{ code }}</pre>
+{% if code %}<pre style="white-space: pre-wrap; word-break: normal; padding: 0.4em; background: #8882">{{ code }}</pre>
 {% endif %}{% endfor %}</section>""",
     autoescape=True,
 )
