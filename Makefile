@@ -1,12 +1,13 @@
 # run: the notebooks, in order, on handwritten digits    lab: the notebooks in JupyterLab    test: all checks
 # batch: many runs and one table    verify: the scores of all kept codes again
+# versions: tests and pages with the oldest and with the newest packages that pyproject.toml allows
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
 BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch test verify strip clean
+.PHONY: run lab batch test verify versions strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -25,6 +26,10 @@ test: .venv/installed-test
 
 verify: .venv/installed
 	@$(BIN)/python tools/verify.py $(ARGS)
+
+versions: .venv/installed-test
+	$(BIN)/python -m pip install --quiet uv
+	PATH="$(BIN):$$PATH" $(BIN)/python tools/versions.py $(ARGS)
 
 strip: .venv/installed-test
 	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
