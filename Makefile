@@ -5,6 +5,7 @@
 # book     the executed pages as a site
 # browser  the notebooks tried in JupyterLab, in Chromium
 # verify   the scores of all kept codes again
+# versions tests and pages with the oldest and with the newest packages that pyproject.toml allows
 # test     all other checks
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
@@ -13,7 +14,7 @@ LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reac
 PAGES := notebooks/*.ipynb notebooks/exercises/*.ipynb notebooks/exercises/solutions/*.ipynb
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch course book browser verify test strip clean
+.PHONY: run lab batch course book browser verify versions test strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -41,6 +42,10 @@ browser: .venv/installed-browser
 
 verify: .venv/installed
 	@$(BIN)/python tools/verify.py $(ARGS)
+
+versions: .venv/installed-test
+	$(BIN)/python -m pip install --quiet uv
+	PATH="$(BIN):$$PATH" $(BIN)/python tools/versions.py $(ARGS)
 
 strip: .venv/installed-test
 	$(BIN)/nbstripout $(STRIP) $(PAGES)

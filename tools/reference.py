@@ -76,9 +76,9 @@ def changes(old: pd.DataFrame, new: pd.DataFrame, keys: list[str]) -> pd.DataFra
     """The rows of `old` that have other numbers in `new`: both, beside each other."""
     both = old.merge(new, on=keys, suffixes=(" old", " new"))
     numbers = [name for name in old.columns if name not in keys]
-    differ = [~np.isclose(both[f"{x} old"], both[f"{x} new"], rtol=1e-6, atol=0, equal_nan=True) for x in numbers]
-    shown = [f"{name} {when}" for name in numbers for when in ("old", "new")]
-    return both.loc[np.any(differ, axis=0), [*keys, *shown]]
+    before, after = (both[[f"{name} {when}" for name in numbers]].astype(float) for when in ("old", "new"))
+    differ = ~np.isclose(before, after, rtol=1e-6, atol=0, equal_nan=True).all(axis=1)
+    return both.loc[differ, [*keys, *(f"{name} {when}" for name in numbers for when in ("old", "new"))]]
 
 
 def read(name: str, columns: list[str]) -> pd.DataFrame:
