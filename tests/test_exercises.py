@@ -1,8 +1,6 @@
 """The exercises: only the solution passes the checks, students get what the sources give, quizzes say why."""
 
-import os
 import re
-import sys
 import tomllib
 from pathlib import Path
 
@@ -202,8 +200,7 @@ class TestCourse:
         assert told(solved=1.0, solution_failed="E: no") == ["04_x ap-check: the solution got 1 of 2. E: no"]
         assert told(wrong2=2.0) == ["04_x ap-check: wrong2 got 2 points."]
 
-    def test_nbgrader_grades_a_small_page(self, exercises, from_tools, tmp_path, monkeypatch):
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    def test_nbgrader_grades_a_small_page(self, exercises, from_tools, tmp_path):
         course = from_tools("course")
         source = small(tmp_path)
         course.lay_out(source, tmp_path / "course")

@@ -13,8 +13,9 @@ Written anew each time are, in course/:
     proof/        what made students hand in (solved, empty, three with wrong answers), graded by nbgrader in gradebooks
                   of their own, and the table of their scores, scores.csv and scores.md
 
-gradebook.db, submitted/ and autograded/ are yours: only the exercises are entered in the gradebook. The exit code is 1
-if the solution misses points of a check, or if an empty or wrong notebook gets any; what a person grades is left out.
+nbgrader_config.py, gradebook.db, submitted/ and autograded/ are yours: only the exercises are entered in the gradebook.
+The exit code is 1 if the solution misses points of a check, or if an empty or wrong notebook gets any; what a person
+grades is left out.
 """
 
 import argparse
@@ -110,13 +111,11 @@ def with_quiz(folder: Path, name: str) -> None:
 
 
 def lay_out(path: Path, course: Path, pages: str = "") -> None:
-    """Write one page's source, its release by nbgrader, and the instructor's notebook."""
+    """Write one page's source, its release by nbgrader (as deep, so its links work, too), and the instructor's."""
     name, source = path.stem, read(path)
     folder = emptied(course / "source" / name)
-    release = course / "release" / name  # as deep as the source, so that the same links work in both
     nbformat.write(moved(solved(source), FOLDER, folder, pages), folder / path.name)
     with_quiz(folder, name)
-    emptied(release)
     succeed(api(course).generate_assignment(name))
     (course / "instructor").mkdir(exist_ok=True)
     with_quiz(course / "instructor", name)
@@ -205,7 +204,9 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     COURSE.mkdir(exist_ok=True)
-    (COURSE / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+    settings = COURSE / "nbgrader_config.py"
+    if not settings.exists():
+        settings.write_text(CONFIG, encoding="utf-8")
     for path in paths:
         lay_out(path, COURSE, given.pages)
     print(f"{len(paths)} pages are in {COURSE.relative_to(PROJECT)}/: source, release, instructor")
