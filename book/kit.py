@@ -115,7 +115,7 @@ def listing(folder: Path) -> str:
 
 
 def coloured(path: Path) -> str:
-    """A file of text as HTML, with syntax colours where Pygments knows its kind; line 7 can be linked as ``#line-7``."""
+    """A text file as HTML, with syntax colours where Pygments knows its kind; line 7 is linked as ``#line-7``."""
     try:
         lexer = get_lexer_for_filename(path.name)
     except ClassNotFound:
@@ -176,7 +176,7 @@ def submodules(door: ModuleType) -> list[ModuleType]:
 
 
 def offered(module: ModuleType) -> list[str]:
-    """The public names that a module defines or, for a package, imports from its own modules; no undocumented values."""
+    """The public names that a module defines or a package imports from its own modules; no undocumented values."""
     values = {name for scope, name in ModuleAnalyzer.for_module(module.__name__).find_attr_docs() if not scope}
     below = f"{getattr(module, '__package__' if hasattr(module, '__path__') else '__name__')}."
     return [

@@ -55,9 +55,11 @@ def test_imports_point_down_only(path):
 
 
 def test_the_library_is_thin():
-    """It was 6,884 lines before pretrained backbones came in, 7,599 before own pictures, index, shell, export did."""
+    """It was 6,884 lines before pretrained backbones came in, 7,599 before own pictures, index, shell and export did,
+    and 9,480 before the bar of each page and the comparison with reference values did, which are about 100.
+    """
     lines = {path: len(path.read_text().splitlines()) for path in (PROJECT / "hhlib").rglob("*.py")}
-    assert sum(lines.values()) <= 9_500
+    assert sum(lines.values()) <= 9_550
     assert max(lines.values()) <= 300
 
 
