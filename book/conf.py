@@ -25,12 +25,8 @@ include_patterns = [
 ]
 # folders that may be large, and need not be walked through
 exclude_patterns = [".*", "book/_build", "data/*/*", "runs", "tests", "notebooks/exercises/solutions"]
-for page, needed in {
-    "exercises.md": "../notebooks/exercises/[0-9]*.ipynb",
-    "explorer.md": "explorer/index.html",
-}.items():
-    if not list(here.glob(needed)):
-        exclude_patterns.append(f"book/{page}")
+NEEDED = {"exercises": "../notebooks/exercises/[0-9]*.ipynb", "explorer": "explorer/index.html"}
+exclude_patterns += [f"book/{page}.md" for page, files in NEEDED.items() if not list(here.glob(files))]
 
 extensions = [
     "myst_nb",
@@ -58,7 +54,7 @@ autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = ["Returns"]  # sentences; their types are in the signature
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 110
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
@@ -68,6 +64,7 @@ def linkcode_resolve(domain: str, info: dict) -> str | None:
     return code_of(info["module"], info["fullname"]) if domain == "py" else None
 
 
+highlight_language = "none"  # of a formula or a command in the text
 html_theme = "sphinx_book_theme"
 html_title = "HybridHash kit"
 html_static_path = ["static"]

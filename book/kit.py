@@ -5,6 +5,7 @@ import inspect
 import os
 import pkgutil
 import re
+import shutil
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -46,7 +47,7 @@ def formula(writer, node) -> None:
     """Write a formula as MathML, which browsers draw by themselves."""
     display = "block" if isinstance(node, nodes.math_block) else "inline"
     drawn = convert(node.astext(), display=display)
-    writer.body.append(f'<div class="math">{drawn}</div>' if display == "block" else drawn)
+    writer.body.append(f'<span class="formula">{drawn}</span>' if display == "block" else drawn)
     raise nodes.SkipNode
 
 
@@ -91,11 +92,22 @@ def file_pages(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
     root = Path(app.srcdir)
     links = (link for name in app.env.found_docs for link in app.env.get_doctree(name).findall(nodes.reference))
     linked = {root / link["shows"] for link in links if link.get("shows")} | set(root.glob("hhlib/**/*.py"))
-    inside = {path for folder in linked if folder.is_dir() for path in folder.iterdir() if is_text(path)}
-    for path in sorted(linked | inside):
+    inside = {path for folder in linked if folder.is_dir() for path in folder.iterdir()}
+    for path in sorted(linked | {path for path in inside if is_text(path)}):
         name = path.relative_to(root).as_posix()
+        if is_newer(Path(app.outdir, "files", f"{name}.html"), path, Path(app.confdir, "conf.py"), Path(__file__)):
+            continue
         content = listing(path) if path.is_dir() else coloured(path)
         yield f"files/{name}", {"title": name, "body": f"<h1>{escape(name)}</h1>\n{content}"}, "page.html"
+    for path in (path for path in inside if path.suffix in PICTURES):
+        copy = Path(app.outdir, "files", path.relative_to(root))
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def is_newer(made: Path, *sources: Path) -> bool:
+    """Whether a file was made after the last change of its sources."""
+    return made.is_file() and made.stat().st_mtime > max(source.stat().st_mtime for source in sources)
 
 
 def is_text(path: Path) -> bool:
@@ -104,18 +116,18 @@ def is_text(path: Path) -> bool:
 
 
 def listing(folder: Path) -> str:
-    """The files of a folder as HTML; short texts are linked."""
+    """The files of a folder as HTML, with links to short texts and to pictures."""
     items = []
     for path in sorted(folder.glob("[!.]*")):
         name = escape(path.name)
-        size = f", {path.stat().st_size / 1000:,.0f} kB" if path.is_file() else ""
-        link = f'<a href="{escape(folder.name)}/{name}.html">{name}</a>'
-        items.append(f"<li>{link if is_text(path) else name}{size}</li>")
+        link = f'<a href="{escape(folder.name)}/{name}{"" if path.suffix in PICTURES else ".html"}">{name}</a>'
+        size = f", {path.stat().st_size / 1000:,.1f} kB" if path.is_file() else ""
+        items.append(f"<li>{link if path.suffix in PICTURES or is_text(path) else name}{size}</li>")
     return f"<ul>{''.join(items)}</ul>"
 
 
 def coloured(path: Path) -> str:
-    """A text file as HTML, with syntax colours where Pygments knows its kind; line 7 is linked as ``#line-7``."""
+    """A file of text as HTML, coloured where Pygments knows its kind; the link to line 7 ends in ``#line-7``."""
     try:
         lexer = get_lexer_for_filename(path.name)
     except ClassNotFound:
@@ -176,7 +188,7 @@ def submodules(door: ModuleType) -> list[ModuleType]:
 
 
 def offered(module: ModuleType) -> list[str]:
-    """The public names that a module defines or a package imports from its own modules; no undocumented values."""
+    """The documented public names that a module defines or, for a package, imports from its own modules."""
     values = {name for scope, name in ModuleAnalyzer.for_module(module.__name__).find_attr_docs() if not scope}
     below = f"{getattr(module, '__package__' if hasattr(module, '__path__') else '__name__')}."
     return [

@@ -36,8 +36,8 @@ def main() -> int:
     executed = run_changed(Request(arguments))
     if executed is None or not write_site(PROJECT, executed, BUILD):
         return 1
-    print(f"\nBuilt in {time.perf_counter() - start:.0f} s. Open this page in a browser:")
-    print(f"  {BUILD.resolve()}/html/index.html")
+    first = (BUILD / "html" / "index.html").resolve()
+    print(f"\nBuilt in {time.perf_counter() - start:.0f} s. Open this page in a browser:\n  {first}")
     return 0
 
 
