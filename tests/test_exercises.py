@@ -200,6 +200,7 @@ class TestCourse:
         assert told(solved=1.0, solution_failed="E: no") == ["04_x ap-check: the solution got 1 of 2. E: no"]
         assert told(wrong2=2.0) == ["04_x ap-check: wrong2 got 2 points."]
 
+    @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")  # about how nbgrader uses its database
     def test_nbgrader_grades_a_small_page(self, exercises, from_tools, tmp_path):
         course = from_tools("course")
         source = small(tmp_path)

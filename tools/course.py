@@ -61,6 +61,7 @@ def api(course: Path, proof: str = "") -> NbGraderAPI:
     config.CourseDirectory.root = str(course)
     config.CourseDirectory.course_id = "hybridhash"
     config.Execute.timeout = 120
+    config.Execute.extra_arguments = ["--HistoryManager.hist_file=:memory:", "--log-level=ERROR"]  # of kernels
     if proof:
         for step in ("release", "submitted", "autograded"):
             config.CourseDirectory[f"{step}_directory"] = f"proof/{step}"
@@ -214,9 +215,12 @@ def main() -> int:
     if given.no_proof:
         return 0
     emptied(COURSE / "proof")
+    tables = []
     with ProcessPoolExecutor(given.jobs) as pool:
-        table = pd.concat(pool.map(partial(graded, course=COURSE), paths), ignore_index=True)
-    return report(table, COURSE / "proof")
+        for path, table in zip(paths, pool.map(partial(graded, course=COURSE), paths), strict=True):
+            tables.append(table)
+            print(f"{path.stem}: {len(STUDENTS)} made students are graded", flush=True)
+    return report(pd.concat(tables, ignore_index=True), COURSE / "proof")
 
 
 def report(table: pd.DataFrame, folder: Path) -> int:
