@@ -1,4 +1,4 @@
-"""What `make run` leaves to read, in a browser: a start page and an executed page, in a wide window and a narrow one."""
+"""What `make run` leaves to read, in a browser: start page and executed page, in a wide window and a narrow one."""
 
 import subprocess
 import sys
