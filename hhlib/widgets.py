@@ -7,6 +7,7 @@ from io import BytesIO
 
 from IPython import display
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from ipywidgets import BoundedIntText, Dropdown, FileUpload, Output, fixed, interact
 from matplotlib import pyplot
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from hhlib.data.files import FORMATS, Unusable, read_picture
 
 SHARP = 2  #: pixels of a picture per pixel of the page, for fine screens
+MARGIN = 4  #: pixels of white around a figure, which is all that parts it from a dark page
 
 
 def explore(view: Callable, *, live: bool, **choices: Iterable) -> None:
@@ -29,7 +31,14 @@ def explore(view: Callable, *, live: bool, **choices: Iterable) -> None:
         view(**{name: values[0] for name, values in choices.items()})
     else:
         controls = {name: control(name, values) for name, values in choices.items()}
-        interact(lambda **values: view(**values), **controls)  # other arguments of the view get no control
+        interact(lambda **values: _at_once(view, values), **controls)
+
+
+def _at_once(view: Callable, values: dict) -> None:
+    """Call a view, and show all it shows at its end: the page would collapse around a line that is printed early."""
+    with capture_output() as shown:
+        view(**values)
+    shown.show()
 
 
 def control(name: str, values: Iterable):
@@ -50,10 +59,10 @@ def rendered(figure, caption: str = "") -> dict[str, str]:
     picture = BytesIO()
     figure.savefig(picture, dpi=SHARP * figure.dpi, bbox_inches="tight", pad_inches=0)
     pyplot.close(figure)
-    width, height = (side // SHARP for side in Image.open(picture).size)  # both, so that its place is free at once
+    width, height = (side // SHARP + 2 * MARGIN for side in Image.open(picture).size)  # both: its place is kept free
     source = f"data:image/png;base64,{b64encode(picture.getvalue()).decode()}"
-    style = "box-sizing: border-box; max-width: 100%; height: auto; padding: 4px; background: white"  # for dark themes
-    image = f'<img src="{source}" width="{width + 8}" height="{height + 8}" style="{style}" alt="{escape(caption)}">'
+    style = f"box-sizing: border-box; max-width: 100%; height: auto; padding: {MARGIN}px; background: white"
+    image = f'<img src="{source}" width="{width}" height="{height}" style="{style}" alt="{escape(caption)}">'
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     html = f'<figure style="margin: 0.5em 0 0">{image}{below}</figure>'
     return {"text/html": html, "text/plain": caption or "a figure"}

@@ -73,7 +73,7 @@ def test_a_figure_is_shown_with_its_caption_as_its_text(monkeypatch):
     assert f'alt="{caption}"' in html
     assert f"<figcaption>{caption}</figcaption>" in html
     picture = Image.open(BytesIO(b64decode(re.search(r"base64,([^\"]+)", html)[1])))
-    assert picture.width // 2 == int(re.search(r'width="(\d+)"', html)[1])  # twice as fine as the page
+    assert picture.width // 2 + 8 == int(re.search(r'width="(\d+)"', html)[1])  # twice as fine, and a margin
     assert not plt.fignum_exists(figure.number)
 
 
