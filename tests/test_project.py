@@ -29,6 +29,7 @@ FLOORS = [
     {"index"},
     {"widgets"},
     {"experiment"},
+    {"reference"},
     {"shell"},
 ]
 
