@@ -30,7 +30,8 @@ FLOORS = [
     {"widgets"},
     {"bar"},
     {"experiment"},
-    {"reference", "shell"},
+    {"reference"},
+    {"shell"},
 ]
 
 
