@@ -210,6 +210,11 @@ class TestCourse:
         assert "7" not in nbformat.reads(released, 4).cells[-1].source  # the hidden check
         (row,) = course.graded(source, tmp_path / "course", ("solved", "wrong1")).to_dict("records")
         assert (row["points"], row["solved"], row["wrong1"]) == (2, 2, 0)
+        copies = list((tmp_path / "course").rglob("*.ipynb"))
+        assert len(copies) == 3 + 1 + 5 + 2  # source, release, instructor; released, handed in and graded for the proof
+        for copy in copies:
+            (link,) = LINK.findall(nbformat.read(copy, as_version=4).cells[0].source)
+            assert (copy.parent / link).resolve() == PROJECT / "notebooks" / "04_retrieval_evaluation.ipynb"
 
 
 def small(folder):
@@ -222,7 +227,9 @@ def small(folder):
     new = nbformat.v4
     answer = "def double(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION"
     check = "assert double(1) == 2\n### BEGIN HIDDEN TESTS\nassert double(7) == 14\n### END HIDDEN TESTS"
+    page = "[its page](../04_retrieval_evaluation.ipynb)"
     cells = [
+        new.new_markdown_cell(page, metadata=facts("text", locked=True)),
         new.new_code_cell(answer, metadata=facts("double", solution=True)),
         new.new_raw_cell("# adds 1\nreturn x + 1", metadata={"tags": ["wrong"]}),
         new.new_code_cell(check, metadata=facts("double-check", grade=True, locked=True, points=2)),

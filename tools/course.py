@@ -146,6 +146,7 @@ def graded(path: Path, course: Path, students: tuple[str, ...] = STUDENTS) -> pd
     hand_in(path, course)
     grader = api(course, proof=name)
     succeed(grader.generate_assignment(name))
+    relink(course / "proof" / "release" / name / path.name, course / "source" / name)
     rows = {facts(c)["grade_id"]: {"points": facts(c)["points"]} for c in read(path).cells if is_check(c)}
     for student in students:
         succeed(grader.autograde(name, student))
@@ -160,9 +161,9 @@ def graded(path: Path, course: Path, students: tuple[str, ...] = STUDENTS) -> pd
 
 
 def relink(path: Path, start: Path) -> None:
-    """Mend the links of a graded notebook, into which nbgrader puts the texts of the source."""
+    """Mend the links of a notebook into which nbgrader put the texts of the source."""
     notebook = moved(nbformat.read(path, as_version=4), start, path.parent)
-    path.chmod(0o644)  # nbgrader lets nobody write it
+    path.chmod(0o644)  # nbgrader lets nobody write what is graded
     nbformat.write(notebook, path)
 
 
