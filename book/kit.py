@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import quote
 
 import nbformat
 from docutils import nodes
@@ -27,7 +28,7 @@ from sphinx.util.docutils import SphinxDirective
 import hhlib
 
 SHOWN = 200_000  #: bytes; larger files are named, not shown
-PICTURES = (".png", ".jpg", ".svg")
+PICTURES = (".png", ".jpg", ".svg")  #: shown by browsers
 BAR = re.compile(r"(`+.+?`+)|\|", re.DOTALL)  #: a bar, or what is between backticks
 
 
@@ -36,6 +37,7 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("executed", None, "env", (str,))  # the folder of executed pages, absolute
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.add_directive("room", Room)
+    app.connect("builder-inited", write_rooms)
     app.connect("source-read", take_executed)
     app.connect("doctree-read", lead_to_files)
     app.connect("html-collect-pages", file_pages)
@@ -69,19 +71,25 @@ def take_executed(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def lead_to_files(app: Sphinx, page: nodes.document) -> None:
-    """Lead links to files and folders of the repository to pages that show them, see `file_pages`."""
+    """Lead links to texts and folders of the repository to pages that show them, see `file_pages`.
+
+    A folder with a README is shown by that, a page of HTML by itself. Other files are left for download.
+    """
     root, here = Path(app.srcdir), Path(app.env.doc2path(app.env.docname)).parent
     for link in [*page.findall(addnodes.download_reference), *page.findall(addnodes.pending_xref)]:
         path = Path(os.path.normpath(here / link["reftarget"]))
-        if link.get("reftype") != "myst" or link.get("refdomain") or not path.exists() or path.suffix in PICTURES:
+        led = path.is_dir() or path.suffix == ".html" or is_text(path)
+        if link.get("reftype") != "myst" or link.get("refdomain") or not led:
             continue
-        path = path.relative_to(root)
-        has_page = (root / path / "README.md").is_file()
-        target = f"{path.as_posix()}/README" if has_page else f"files/{path.as_posix()}"
-        address = "../" * app.env.docname.count("/") + target + ".html"
-        led = nodes.reference("", "", *link.children, internal=True, refuri=address)
-        led["shows"] = "" if has_page else path.as_posix()
-        link.replace_self(led)
+        name, shows = path.relative_to(root).as_posix(), ""
+        if (path / "README.md").is_file():
+            target = f"{name}/README.html"
+        elif path.suffix == ".html":
+            target = name
+        else:
+            target, shows = f"files/{name}.html", name
+        address = "../" * app.env.docname.count("/") + target
+        link.replace_self(nodes.reference("", "", *link.children, internal=True, refuri=address, shows=shows))
 
 
 def file_pages(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
@@ -93,11 +101,11 @@ def file_pages(app: Sphinx) -> Iterator[tuple[str, dict, str]]:
     links = (link for name in app.env.found_docs for link in app.env.get_doctree(name).findall(nodes.reference))
     linked = {root / link["shows"] for link in links if link.get("shows")} | set(root.glob("hhlib/**/*.py"))
     inside = {path for folder in linked if folder.is_dir() for path in folder.iterdir()}
-    for path in sorted(linked | {path for path in inside if is_text(path)}):
+    for path in sorted(linked | {path for path in inside if is_text(path) and not written_as(app, path)}):
         name = path.relative_to(root).as_posix()
         if is_newer(Path(app.outdir, "files", f"{name}.html"), path, Path(app.confdir, "conf.py"), Path(__file__)):
             continue
-        content = listing(path) if path.is_dir() else coloured(path)
+        content = listing(app, path) if path.is_dir() else coloured(path)
         yield f"files/{name}", {"title": name, "body": f"<h1>{escape(name)}</h1>\n{content}"}, "page.html"
     for path in (path for path in inside if path.suffix in PICTURES):
         copy = Path(app.outdir, "files", path.relative_to(root))
@@ -115,14 +123,26 @@ def is_text(path: Path) -> bool:
     return path.is_file() and path.stat().st_size < SHOWN and b"\0" not in path.read_bytes()
 
 
-def listing(folder: Path) -> str:
-    """The files of a folder as HTML, with links to short texts and to pictures."""
+def written_as(app: Sphinx, path: Path) -> str:
+    """The name of the book's page that a file is written as, or nothing."""
+    name = app.env.path2doc(str(path)) or ""
+    return name if name in app.env.found_docs else ""
+
+
+def listing(app: Sphinx, folder: Path) -> str:
+    """The files of a folder as HTML, with links to those that are pages of the book, short texts or pictures."""
     items = []
     for path in sorted(folder.glob("[!.]*")):
+        address = ""
+        if page := written_as(app, path):
+            address = "../" * len(folder.relative_to(app.srcdir).parts) + f"{page}.html"
+        elif path.suffix in PICTURES:
+            address = f"{folder.name}/{path.name}"
+        elif is_text(path):
+            address = f"{folder.name}/{path.name}.html"
         name = escape(path.name)
-        link = f'<a href="{escape(folder.name)}/{name}{"" if path.suffix in PICTURES else ".html"}">{name}</a>'
         size = f", {path.stat().st_size / 1000:,.1f} kB" if path.is_file() else ""
-        items.append(f"<li>{link if path.suffix in PICTURES or is_text(path) else name}{size}</li>")
+        items.append(f'<li><a href="{quote(address)}">{name}</a>{size}</li>' if address else f"<li>{name}{size}</li>")
     return f"<ul>{''.join(items)}</ul>"
 
 
@@ -158,6 +178,19 @@ def keep_formulas(app: Sphinx, what: str, name: str, thing: object, options: dic
         done.append(("::\n\n" if begins else "") + (text if kept else BAR.sub(lambda found: found[1] or r"\|", text)))
         last = text[text.rfind("\n") + 1 :]
     lines[:] = "\n\n".join(done).split("\n")
+
+
+def write_rooms(app: Sphinx) -> None:
+    """Write book/api/<room>.rst for each module and package of `hhlib`, and remove those of rooms that are gone."""
+    found = {path.stem for path in Path(app.srcdir, "hhlib").glob("[!_.]*") if path.is_dir() or path.suffix == ".py"}
+    folder = Path(app.confdir, "api")
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.rst"):
+        if path.stem not in found:
+            path.unlink()
+    for name in found - {path.stem for path in folder.glob("*.rst")}:
+        title = f"hhlib.{name}"
+        (folder / f"{name}.rst").write_text(f"{title}\n{'=' * len(title)}\n\n.. room:: {title}\n")
 
 
 class Room(SphinxDirective):

@@ -12,19 +12,17 @@ PROJECT = Path(__file__).parent.parent
 @pytest.fixture
 def project(tmp_path):
     """A project with one page and its executed copy, a room of the library, and a folder of files."""
-    conventions = "hhlib/metrics/conventions.py"
-    for name in ("book/conf.py", "book/kit.py", "book/static/book.css", conventions):
+    for name in ("book/conf.py", "book/kit.py", "book/static/book.css", "hhlib/common.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / name, tmp_path / name)
-    links = "[code](../hhlib/metrics), [files](../kept), [index](../book/index.md#book)"
+    links = "[code](../hhlib), [files](../kept), [index](../book/index.md#book)"
     text = f"# Page\n\nHalf: $\\frac12$. See {links}."
     folded = nbformat.v4.new_code_cell("draw()", metadata={"jupyter": {"source_hidden": True}})
     python = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text), folded], metadata=python)
     html = '<figure><img src="data:image/png;base64,AAAA" alt="six points"></figure>'
     files = {
-        "book/index.md": "# Book\n\n```{toctree}\n../notebooks/00_page\napi/conventions\n```\n",
-        "book/api/conventions.rst": "Room\n====\n\n.. room:: hhlib.metrics.conventions\n",
+        "book/index.md": "# Book\n\n```{toctree}\n../notebooks/00_page\napi/common\n```\n",
         "notebooks/00_page.ipynb": nbformat.writes(page),
         "kept/scores.csv": "a,b\n",
         "kept/codes.npz": "\0",
@@ -43,25 +41,13 @@ def test_a_small_book(project, from_tools):
     written = {path.stem: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     for part in ("<mfrac>", 'alt="six points"', "code of this cell"):
         assert part in written["00_page"]
-    for address in ("files/hhlib/metrics.html", "files/kept.html", "book/index.html#book"):
+    for address in ("files/hhlib.html", "files/kept.html", "book/index.html#book"):
         assert f'href="../{address}"' in written["00_page"]
-    assert "files/hhlib/metrics/conventions.py.html#line-" in written["conventions"]
-    assert 'id="line-1"' in written["conventions.py"]
+    assert "files/hhlib/common.py.html#line-" in written["common"]
+    assert 'id="line-1"' in written["common.py"]
     assert 'href="kept/scores.csv.html"' in written["kept"]
     assert "codes.npz" in written["kept"]
     assert "codes.npz.html" not in written["kept"]
-
-
-def test_every_part_of_the_library_has_a_page():
-    rooms = {
-        path.stem for path in (PROJECT / "hhlib").iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
-    }
-    pages = {path.stem: path.read_text(encoding="utf-8") for path in (PROJECT / "book" / "api").glob("*.rst")}
-    assert set(pages) == rooms - {"__init__"}
-    index = (PROJECT / "book" / "index.md").read_text(encoding="utf-8")
-    for name, text in pages.items():
-        assert f".. room:: hhlib.{name}\n" in text
-        assert f"\napi/{name}\n" in index
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def write_site(project: Path, executed: Path, build: Path) -> bool:
         shutil.copytree(source / "explorer", site / "book" / "explorer", dirs_exist_ok=True)
     (site / "index.html").write_text(FIRST, encoding="utf-8")
     found = broken(site)
-    print(*found, sep="\n", file=sys.stderr)
+    for sentence in found:
+        print(sentence, file=sys.stderr)
     return not found
 
 
