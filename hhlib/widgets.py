@@ -35,10 +35,13 @@ def explore(view: Callable, *, live: bool, **choices: Iterable) -> None:
 
 
 def _at_once(view: Callable, values: dict) -> None:
-    """Call a view, and show all it shows at its end: the page would collapse around a line that is printed early."""
-    with capture_output() as shown:
+    """Call a view, and show its lines, tables and figures as one: a page jumps if they come one after the other."""
+    with capture_output(stderr=False) as shown:
         view(**values)
-    shown.show()
+    parts = [{"text/plain": shown.stdout}] if shown.stdout else []
+    parts += [output.data for output in shown.outputs]
+    html = [part.get("text/html") or f"<pre>{escape(part['text/plain'])}</pre>" for part in parts]
+    display.display(display.HTML("".join(html)))
 
 
 def control(name: str, values: Iterable):
