@@ -44,11 +44,6 @@ def check_above(name: str, value: float, least: float = 0.0) -> float:
     return _checked(name, value, f"above {least:g}", lambda x: x > least)
 
 
-def check_at_least(name: str, value: float, least: float = 0.0) -> float:
-    """Return `value` if it is a finite number of at least `least`; raise ValueError otherwise."""
-    return _checked(name, value, f"at least {least:g}", lambda x: x >= least)
-
-
 def _checked(name: str, value: float, allowed: str, fits) -> float:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not fits(value):
@@ -92,7 +87,8 @@ def one_of(*allowed: str) -> Callable:
 
 def at_least(least: float) -> Callable:
     """The check of a number with a smallest value; whole if `least` is an int."""
-    return partial(check_whole if isinstance(least, int) else check_at_least, least=least)
+    whole = isinstance(least, int)
+    return partial(check_whole, least=least) if whole else number(f"at least {least:g}", lambda x: x >= least)
 
 
 def check_settings(given) -> None:

@@ -4,6 +4,7 @@ A row has settings, page and figure, the value, and how far off another machine 
 GPU. `tools/reference.py` writes it; results/README.md says how tolerances were measured.
 """
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
@@ -29,8 +30,10 @@ def agree(ex: Experiment, page: int, figures: dict, of: Experiment | None = None
     kept = known[known["settings"] == settings].set_index("figure")[["value", how]]
     yours = pd.json_normalize(figures, sep=", ").iloc[0].map(float).rename("yours").rename_axis("figure")
     table = yours.to_frame().join(kept.set_axis(["reference", "tolerance"], axis=1))
-    off = (table["yours"] - table["reference"]).abs() - 1e-6 * table["reference"].abs()  # seven digits are kept
-    table["agrees"] = (off <= table["tolerance"]).map({True: "yes", False: "no"}).where(off.notna(), "no reference")
+    off, size = (table["yours"] - table["reference"]).abs(), table["reference"].abs()
+    alike = off <= table["tolerance"].fillna(0) + 1e-5 * size * (size % 1 > 0)  # of what is no count, five digits
+    cases = [size.isna(), alike, table["tolerance"].isna()]
+    table["agrees"] = np.select(cases, ["no reference", "yes", "tolerance not measured"], "no")
     with atomic(ex.run.path / "reference" / f"{page:02d}.csv") as draft:
         table.assign(settings=settings, how=how).to_csv(draft, float_format="%.7g")
     said = f"{(table['agrees'] == 'yes').sum()} of {len(table)} figures agree with the kit's; tolerances are for {how}."

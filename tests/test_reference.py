@@ -13,9 +13,10 @@ DIGITS = "dataset=digits method=hybridhash network=micro bits=32 seed=0"
 
 @pytest.fixture
 def ex(tmp_path, monkeypatch):
-    """An experiment whose first page has three reference values: 10 exactly, 0.9 to 0.05, and 1/3 exactly."""
-    table = pd.DataFrame({"settings": DIGITS, "page": 1, "figure": ["images", "mAP, best", "third"]})
-    table = table.assign(value=[10, 0.9, 0.3333333], float32=[0, 0.05, 0], bf16=[0, 0.2, 0], gpu=[0, 0.3, 0])
+    """An experiment whose first page has four reference values: 10 and 1/3, exact, 0.9 to 0.05, and 2."""
+    table = pd.DataFrame({"settings": DIGITS, "page": 1, "figure": ["images", "mAP, best", "third", "open"]})
+    table = table.assign(value=[10, 0.9, 0.3333333, 2], float32=[0, 0.05, 0, None], bf16=[0, 0.2, 0, None])
+    table["gpu"] = [0, 0.3, 0, None]
     table.to_csv(tmp_path / "reference.csv", index=False)
     monkeypatch.setattr(hh.runs, "RESULTS", tmp_path)
     return hh.open(runs_dir=tmp_path, precision="float32", device="cpu")
@@ -33,6 +34,10 @@ def test_a_page_says_in_words_which_figures_agree(ex):
     found, said = verdicts(ex, images=10, mAP={"best": 0.94}, third=1 / 3)
     assert found == {"images": "yes", "mAP, best": "yes", "third": "yes"}
     assert said.startswith("3 of 3")
+    assert verdicts(ex, images=10.00005, third=0.33334)[0] == {"images": "no", "third": "no"}  # a count is exact
+    found, said = verdicts(ex, open=2.0)
+    assert found == {"open": "yes"}
+    assert verdicts(ex, open=2.5)[0] == {"open": "tolerance not measured"}
     found, said = verdicts(ex, images=11, mAP={"best": 0.96}, other=1)
     assert found == {"images": "no", "mAP, best": "no", "other": "no reference"}
     assert said.startswith("0 of 3")
@@ -95,6 +100,13 @@ def test_what_no_cpu_changes_is_exact_everywhere(from_tools):
     assert (row["float32"], row["bf16"], row["gpu"]) == (0, 0, 0)
     (row,) = tool.reference(measured(bf16_one=20, bf16_two=21)).to_dict("records")
     assert (row["float32"], row["bf16"], row["gpu"]) == (2, 2, 2)  # float32 was not measured: as bf16
+
+
+def test_one_run_gives_no_tolerance_where_a_network_is_asked(from_tools):
+    tool = from_tools("reference")
+    rows = measured(bf16_one=20, seed_1=25)
+    assert tool.reference(rows)[["float32", "bf16", "gpu"]].isna().all(axis=None)
+    assert (tool.reference(rows.assign(page=1))[["float32", "bf16", "gpu"]] == 0).all(axis=None)
 
 
 @pytest.mark.parametrize(("value", "rounded"), [(0, 0), (0.0123, 0.02), (0.02, 0.02), (3, 3), (11, 20), (0.3, 0.3)])

@@ -10,8 +10,9 @@ each row of results/reference.csv is computed anew:
 - float32: twice the largest distance of a run in float32 from the value; bf16: of a run in either precision.
 - gpu: not measured on a GPU. The largest distance of a run with another seed, if that is larger than bf16.
 
-All are rounded up to one digit. Where no CPU gave another value, the tolerance is 0, on a GPU, too. What stands in the
-files is not changed without --replace: old and new are printed, and nothing is written.
+All are rounded up to one digit. Where no CPU gave another value, the tolerance is 0, on a GPU, too. Where only one run
+was measured, there is none, except on the pages that ask no network. What stands in the files is not changed without
+--replace: old and new are printed, and nothing is written.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from hhlib.common import atomic
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 WHAT = ["settings", "page", "figure"]  #: one figure
 PRECISIONS = ("float32", "bf16")
+NO_NETWORK = (0, 1, 12, 13)  #: pages
 
 
 def left(run: Path, how: str) -> pd.DataFrame:
@@ -66,6 +68,8 @@ def row(rows: pd.DataFrame) -> dict[str, float]:
     value = rows["value"].iloc[0]
     off = (rows["value"] - value).abs().where(lambda far: far > 1e-6 * abs(value), 0.0)  # seven digits are kept
     kind = rows["how"].str.split(r"[ ,]").str[0]
+    if kind.isin(PRECISIONS).sum() < 2 and rows["page"].iloc[0] not in NO_NETWORK:
+        return {"value": value} | dict.fromkeys([*PRECISIONS, "gpu"], np.nan)
     of = {name: off[kind == name].max() for name in (*PRECISIONS, "seed")}  # NaN without such a run
     float32, bf16 = up(2 * of["float32"]), up(2 * np.nanmax([of["float32"], of["bf16"]]))
     gpu = max(bf16, up(of["seed"])) if bf16 else 0.0
@@ -92,7 +96,7 @@ def add(run: Path, how: str, replace: bool) -> bool:
     old, new = read("reference_runs", [*WHAT, "how", "value"]), left(run, how)
     known, given = (rows.set_index([*WHAT, "how"])["value"] for rows in (old, new))
     known.update(given)
-    runs = pd.concat([known, given[~given.index.isin(known.index)]]).reset_index()
+    runs = pd.concat([known, given[~given.index.isin(known.index)]]).astype(float).reset_index()
     table, stands = reference(runs), read("reference", [*WHAT, "value", *PRECISIONS, "gpu"])
     changed = changes(stands, table, WHAT)
     if len(changed):
