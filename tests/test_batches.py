@@ -43,8 +43,7 @@ def test_loader_gives_the_same_batches_with_any_number_of_workers(pool, workers)
 def test_pictures_travel_to_workers_that_share_no_memory(pool, tmp_path, start):
     data.write_list(tmp_path / "train.txt", pool.paths, pool.labels.numpy())
     listed = data.read_list(tmp_path / "train.txt", root=pool.images.root)
-    files = data.ImageFiles(listed.root, listed.paths, 4, where=listed.where)
-    loader = data.loader(everything(replace(pool, images=files)), batch_size=16, workers=1)
+    loader = data.loader(everything(replace(pool, images=listed.images(4))), batch_size=16, workers=1)
     loader.multiprocessing_context = start
     assert torch.equal(torch.cat([images for images, _, _ in loader]), pool.images[:])
 
@@ -106,10 +105,10 @@ def test_cache_holds_the_decoded_pictures_and_is_made_once(pool, tmp_path, monke
     assert isinstance(first.images, torch.Tensor)
     assert torch.equal(first.images, expected)
     monkeypatch.setattr(data.ImageFiles, "_open", None)  # nothing is opened again
-    again = data.cached(pool, tmp_path / "cache")
+    again = data.cached(pool, tmp_path / "cache", check=True)
     assert torch.equal(again.images, expected)
     again.images[0] = 7  # the file stays as it is
-    assert torch.equal(data.cached(pool, tmp_path / "cache").images, expected)
+    assert torch.equal(data.cached(pool, tmp_path / "cache", check=True).images, expected)
     assert torch.equal(data.Part(again, [3, 5]).batch([1])[0][0], expected[5])
 
 
@@ -153,6 +152,12 @@ def test_only_pictures_that_changed_are_decoded_again(pool, tmp_path, monkeypatc
     assert opened == [4]
 
 
+def damage(file):
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+
+
 @pytest.mark.parametrize(
     "harm",
     [
@@ -168,7 +173,14 @@ def test_only_pictures_that_changed_are_decoded_again(pool, tmp_path, monkeypatc
 def test_a_cache_that_lost_something_is_made_whole_again(pool, tmp_path, harm):
     data.cached(pool, tmp_path / "cache")
     harm(tmp_path / "cache")
-    assert torch.equal(data.cached(pool, tmp_path / "cache").images, pool.images[:])
+    assert torch.equal(data.cached(pool, tmp_path / "cache", check=True).images, pool.images[:])
+
+
+def test_a_changed_byte_is_found_on_request(pool, tmp_path):
+    data.cached(pool, tmp_path / "cache")
+    damage(tmp_path / "cache/images.npy")
+    with pytest.raises(ValueError, match="cache: picture 29"):
+        data.cached(pool, tmp_path / "cache", check=True)
 
 
 def test_a_finished_cache_is_only_read(pool, tmp_path, monkeypatch):

@@ -134,10 +134,6 @@ def test_ties_never_follow_the_order_of_folders(tmp_path):
         assert len(set(first)) == 3
 
 
-def labels_of(index):
-    return dict(zip(index.paths, index.labels, strict=True))
-
-
 def test_pictures_come_and_go_and_none_is_encoded_twice(pictures, tmp_path):
     index = build(pictures, tmp_path / "index")
     assert (index.report.encoded, index.report.removed) == (36, 0)
@@ -146,8 +142,8 @@ def test_pictures_come_and_go_and_none_is_encoded_twice(pictures, tmp_path):
     paint(pictures / "red" / "new.png", 950, COLOURS["red"])
     report = index.add([*(tmp_path / "new").iterdir(), pictures / "red" / "new.png", pictures / "red" / "00.png"])
     assert (report.encoded, report.kept, len(index)) == (6, 1, 42)
-    assert labels_of(index)["red/new.png"] == "red"
-    assert labels_of(index)[str(tmp_path / "new" / "0.png")] == ""
+    assert index.label("red/new.png") == "red"
+    assert index.label(tmp_path / "new" / "0.png") == ""
     assert index.search(tmp_path / "new" / "3.png", k=1)[0][:2] == (tmp_path / "new" / "3.png", 0)
     report = index.remove(["red/00.png", tmp_path / "new" / "0.png"])
     assert (report.encoded, report.removed, len(index)) == (0, 2, 40)
@@ -250,8 +246,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(pictures, tmp_pa
     with pytest.raises(FileNotFoundError, match="there is no index in"):
         hh.index.open(tmp_path / "index")
     index = build(pictures, tmp_path / "index")
-    with pytest.raises(ValueError, match="red/99.png is not in the index"):
-        index.remove(["red/00.png", "red/99.png"])
+    for wrong in (lambda: index.remove(["red/00.png", "red/99.png"]), lambda: index.label("red/99.png")):
+        with pytest.raises(ValueError, match="red/99.png is not in the index"):
+            wrong()
     with pytest.raises(FileNotFoundError, match="1 of 2 are missing"):
         index.add([pictures / "red" / "00.png", tmp_path / "99.png"])
     with pytest.raises(ValueError, match="k is 0"):
@@ -380,7 +377,7 @@ def test_a_folder_with_twenty_kinds_of_trouble(pictures, tmp_path):
     }  # fmt: skip
     told = sorted(Path(path).name for paths in index.report.left_out.values() for path in paths)
     assert told == sorted([*bad, "larger.png", "gone.jpg", "pipe.jpg"])
-    assert (labels_of(index)["loose.png"], labels_of(index)["lonely/only.png"]) == ("", "lonely")
+    assert (index.label("loose.png"), index.label("lonely/only.png")) == ("", "lonely")
     for reason in ("HEIC", "links that lead nowhere", "damaged or cut short", "megapixels", "pipes", "empty files"):
         assert sum(reason in line for line in index.report.left_out) == 1
     again = index.update()

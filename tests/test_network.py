@@ -291,3 +291,16 @@ def test_saved_weights_come_back_and_damaged_ones_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="model.safetensors is damaged"):
         network.load_weights(again, path)
+
+
+def test_save_pretrained_and_from_pretrained_round_trip(tmp_path):
+    net = toy().eval()
+    net.save_pretrained(tmp_path)
+    again = network.HybridHash.from_pretrained(tmp_path).eval()
+    x = torch.randn(1, 3, 16, 16)
+    assert_close(net(x), again(x))
+    state = net.state_dict()
+    del state["norm.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(RuntimeError, match="norm.weight"):
+        network.HybridHash.from_pretrained(tmp_path)

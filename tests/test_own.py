@@ -280,6 +280,7 @@ def test_every_relative_folder_starts_at_the_project(animals, table, project):
     shutil.copytree(animals, project / "data/animals")
     listed = data.read_list("one.txt", root="data/animals")
     assert (listed.source, listed.root) == (project / "one.txt", project / "data/animals")
+    assert listed.images(4)[0].unique().tolist() == [50]
     assert data.ImageFiles("data/animals", ["cat/00.PNG"], 4)[torch.tensor([0])].shape == (1, 3, 4, 4)  # not one image
     assert data.ImageFiles("data/animals", ["cat/00.PNG"], 4)[0].unique().tolist() == [50]
     pool = data.folder_pool("data/animals", size=4)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,10 +20,11 @@ from hhlib.data.files import DECODER, ImageFiles, fact_of
 from hhlib.data.splits import Pool
 
 BLOCK = 512  # rows computed between two marks of progress
+DONE = 1 << 32  # beside a row's CRC-32: this one is done
 NAMES = ("cache.json", "images.npy", "marks.npy")
 
 
-def cached(pool: Pool, folder: str | Path) -> Pool:
+def cached(pool: Pool, folder: str | Path, *, check: bool = False) -> Pool:
     """The same pool with all its pictures decoded, as one memory-mapped file of (n, 3, S, S) uint8 in `folder`.
 
     See `KeptRows`; it takes 3 S^2 bytes per picture (150 KB at 224). Raises TypeError if the pool's images are not
@@ -35,7 +37,7 @@ def cached(pool: Pool, folder: str | Path) -> Pool:
     paths = hashlib.sha256("\n".join(files.paths).encode()).hexdigest()
     key = {"paths": paths, "shape": list(files.shape), "decoder": DECODER}
     rows = KeptRows(resolve(folder), key, files.shape, np.uint8, facts_of(files), "decoding")
-    return replace(pool, images=rows.get(lambda rows: files[rows].numpy()))
+    return replace(pool, images=rows.get(lambda rows: files[rows].numpy(), check=check))
 
 
 def facts_of(images: ImageFiles | Tensor) -> np.ndarray:
@@ -62,11 +64,11 @@ class KeptRows:
     facts: np.ndarray  #: (n,) uint64, see `facts_of`
     doing: str  #: beside the progress bar
 
-    def get(self, compute: Callable[[np.ndarray], np.ndarray]) -> Tensor:
-        """All rows, memory-mapped; ``compute(rows)`` makes those that are missing.
+    def get(self, compute: Callable[[np.ndarray], np.ndarray], *, check: bool = False) -> Tensor:
+        """All rows, memory-mapped; ``compute(rows)`` makes those that are missing. `check` compares with each CRC-32.
 
         Raises:
-            ValueError: if the folder belongs to something else.
+            ValueError: if the folder belongs to something else, or a row is damaged.
             OSError: if the disk has too little space.
         """
         todo = self._todo()
@@ -74,7 +76,11 @@ class KeptRows:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / ".lock"):
                 self._fill(compute)
-        return torch.from_numpy(np.load(self.folder / "images.npy", mmap_mode="c"))  # a write does not reach the file
+        images = np.load(self.folder / "images.npy", mmap_mode="c")  # "c": writing changes memory, not the file
+        for row, (_, mark) in enumerate(np.load(self.folder / "marks.npy") if check else ()):
+            if mark != DONE | zlib.crc32(images[row]):
+                raise ValueError(f"{self.folder}: picture {row} is not what was written; delete the folder.")
+        return torch.from_numpy(images)
 
     def _todo(self) -> np.ndarray | None:
         """Rows to compute; None if one of the files is missing or cut short. Refuses rows of something else."""
@@ -91,7 +97,7 @@ class KeptRows:
         return np.flatnonzero((marks[:, 0] != self.facts) | (marks[:, 1] == 0))
 
     def _fill(self, compute: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Compute what is missing. Marks: (n, 2) uint64, what the picture was, and 1 once its row is done."""
+        """Compute what is missing. Marks: (n, 2) uint64, what the picture was and, once done, the row's CRC-32."""
         todo = self._todo()  # again, because another process may have been here
         if todo is None:
             for name in NAMES:  # marks without their rows, or unknown rows
@@ -107,7 +113,7 @@ class KeptRows:
                 rows = todo[start : start + BLOCK]
                 images[rows] = compute(rows)
                 images.flush()  # before the marks, so that no mark stands for a row that is not there
-                marks[rows] = [(self.facts[row], 1) for row in rows]
+                marks[rows] = [(self.facts[row], DONE | zlib.crc32(images[row])) for row in rows]
                 marks.flush()
                 bar.update(len(rows))
 

@@ -43,6 +43,10 @@ class ImageList:
         """ "/lists/train.txt line 12", for messages."""
         return f"{self.source} line {self.lines[row]}"
 
+    def images(self, size: int = 224) -> ImageFiles:
+        """The pictures, opened when they are used, cut and scaled to `size` pixels per side."""
+        return ImageFiles(self.root, self.paths, size, where=self.where)
+
 
 def read_list(path: str | Path, *, root: str | Path | None = None, classes: list[str] | None = None) -> ImageList:
     """Read a list file. Images are not opened; blank lines are skipped.

@@ -104,18 +104,26 @@ def _read_table(table: Path, *, size: int, skip: bool, verdicts: Path) -> tuple[
 
 
 def table_pool(
-    table: str | Path, *, root: str | Path | None = None, size: int = 224, flip: bool = True, skip: bool = False
+    table: str | Path,
+    *,
+    root: str | Path | None = None,
+    size: int = 224,
+    separator: str = ";",
+    flip: bool = True,
+    skip: bool = False,
 ) -> Pool:
     """The pictures of a CSV file with the columns `path` and `labels`: ``cats/1.jpg,cat;indoors``.
 
     Further columns are ignored, and an empty field is a picture without labels. `root` is the folder where the paths
-    start (None: the table's); for `size` and `flip` see `folder_pool`.
+    start (None: the table's), `separator` is between two labels of a picture; for `size` and `flip` see `folder_pool`.
     Raises, with the table's line, FileNotFoundError if a picture is missing (a warning with `skip`); ValueError if a
     column is missing, a line has more fields than the head, a path is empty, repeated or leaves the root, or there are
     fewer than two labels.
     """
     table = resolve(table)
     root = resolve(root or table.parent)
+    if not separator:
+        raise ValueError("separator is '', but it must be what separates two labels, such as ';'.")
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -138,7 +146,7 @@ def table_pool(
             missing.append(f"{place}: there is no file {root / path}")
             continue
         lines[path] = line
-        labels.append([name for word in (entry["labels"] or "").split(";") if (name := word.strip())])
+        labels.append([name for word in (entry["labels"] or "").split(separator) if (name := word.strip())])
     if missing:
         said = missing[0] + (f", and {len(missing) - 1:,} more pictures are missing" if len(missing) > 1 else "")
         if not skip:

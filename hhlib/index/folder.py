@@ -93,6 +93,11 @@ class Index:
         width = -(-self.bits // 8)
         return np.concatenate([np.empty((0, width), np.uint8), *(segment.codes for segment in self.store.segments)])
 
+    def label(self, path: str | Path) -> str:
+        """The label of a picture of the index."""
+        number, row = self._place(path)
+        return self.store.segments[number].labels[row]
+
     def encode(self, what) -> Coded:
         """Pictures as this index codes them.
 
@@ -206,8 +211,7 @@ class Index:
             there = {picture.path for picture in wanted}
             if not there and len(self):
                 raise ValueError(f"{self.root} holds no picture now; is its disk mounted? Nothing was removed.")
-            there.update(path for path in self.paths if Path(path).is_absolute() and Path(path).is_file())  # elsewhere
-            missing = [path for path in self.paths if path not in there]
+            missing = [path for path in self.paths if path not in there and not _is_elsewhere(path)]
             self._bring(wanted, report, workers, [path for path in missing if encoding.is_gone(self.root / path)])
         return self._done(report)
 
@@ -257,14 +261,24 @@ class Index:
                 files.append(path)
         return encoding.pictures_of(files, self.root, self.store.about["level"], report)
 
+    def _place(self, path: str | Path) -> tuple[int, int]:
+        file = resolve(path)
+        inside = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
+        place = next(filter(None, self.store.find([str(path), inside])), None)
+        if place is None:
+            hint = nearest(path, self.paths) if len(self) < 100_000 else ""
+            raise ValueError(f"{path} is not in the index of {self.root}.{hint}")
+        return place
+
     def _names(self, path: str | Path) -> list[str]:
         """A picture as the index names it, or all that are below a folder."""
-        file = resolve(path)
-        if file.is_dir() and (below := [name for name in self.paths if (self.root / name).is_relative_to(file)]):
+        folder = resolve(path)
+        if folder.is_dir() and (below := [name for name in self.paths if (self.root / name).is_relative_to(folder)]):
             return below
-        inside = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
-        for name, place in zip((str(path), inside), self.store.find([str(path), inside]), strict=True):
-            if place:
-                return [name]
-        hint = nearest(path, self.paths) if len(self) < 100_000 else ""
-        raise ValueError(f"{path} is not in the index of {self.root}.{hint}")
+        number, row = self._place(path)
+        return [self.store.segments[number].paths[row]]
+
+
+def _is_elsewhere(path: str) -> bool:
+    """Whether a picture outside the index's root is still there."""
+    return Path(path).is_absolute() and Path(path).is_file()

@@ -15,6 +15,7 @@ channels last, so each "token" is a slice through several channels' maps; use it
 import math
 
 import torch
+from huggingface_hub import PyTorchModelHubMixin
 from timm.models.nest import Nest, resize_pos_embed
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from hhlib.network import parts
 from hhlib.network.parts import BlockAttention, BlockTokenAttention, HashLayer, Interaction
 
 
-class HybridHash(Nest):
+class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apache-2.0", tags=["deep-hashing"]):
     """HybridHash on timm's NesT. ``net(images) -> z``; the binary code is ``z >= 0``.
 
     Args:
@@ -37,6 +38,7 @@ class HybridHash(Nest):
         global_branch: False removes the interaction modules' global branch, for ablations.
         stem: what makes the first tokens: "patch", NesT's one convolution per patch, or "conv", see `conv_stem`.
         hash_layer: "paper", or "mean" (mean and one linear map), for ablations.
+        in_chans: channels of the input image.
         head: the last step of the hash layer, one of `HEADS`; see `HashLayer`.
     """
 
@@ -56,6 +58,7 @@ class HybridHash(Nest):
         global_branch: bool = True,
         stem: str = "patch",
         hash_layer: str = "paper",
+        in_chans: int = 3,
         head: str = "linear",
     ):
         check_bits(bits)
@@ -67,14 +70,14 @@ class HybridHash(Nest):
         _check_levels(embed_dims, num_heads, depths, interaction_heads)
         edge, pool = _block_edge(img_size, patch_size, tokens_per_block)
         super().__init__(
-            img_size=img_size, patch_size=patch_size, num_levels=3, embed_dims=embed_dims,
+            img_size=img_size, in_chans=in_chans, patch_size=patch_size, num_levels=3, embed_dims=embed_dims,
             num_heads=num_heads, depths=depths, num_classes=0, drop_path_rate=drop_path_rate,
         )  # fmt: skip
         self.variant, self.img_size, self.tokens_per_block = variant, img_size, tokens_per_block
         shapes = dict(grid=edge, pool=pool, heads=interaction_heads, variant=variant)
         self._head_arguments = shapes | dict(head=head, kind=hash_layer)
         if stem == "conv":
-            self.patch_embed = parts.conv_stem(3, embed_dims[0], patch_size)
+            self.patch_embed = parts.conv_stem(in_chans, embed_dims[0], patch_size)
         for level, dim, heads in zip(self.levels, embed_dims, num_heads, strict=True):
             for layer in level.transformer_encoder:
                 layer.attn = BlockAttention(dim, heads, qkv_bias=True)
@@ -83,6 +86,11 @@ class HybridHash(Nest):
             self.levels[i].pool = Interaction(*embed_dims[i - 1 : i + 1], global_branch=global_branch, **shapes)
         self.reset_classifier(bits)
         self.init_weights()  # truncated normal with std 0.02, zero biases, as in NesT
+
+    @classmethod
+    def _load_as_safetensor(cls, model, model_file, map_location, strict):
+        """Used by `from_pretrained`, whose default would silently accept missing tensors."""
+        return super()._load_as_safetensor(model, model_file, map_location, strict=True)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, C, b, b) -> z (B, K); the features themselves if `pre_logits`."""

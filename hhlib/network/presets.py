@@ -28,7 +28,7 @@ PRESETS = {
 }  # fmt: skip
 PRETRAINED = ("base", "small", "tiny")  #: networks of NesT's sizes
 #: Arguments of a network that are not options, because other settings say what they are.
-SET_ELSEWHERE = ("bits", "img_size", "drop_path_rate", "backbone", "dim", "hidden", "dropout")
+SET_ELSEWHERE = ("bits", "img_size", "in_chans", "drop_path_rate", "backbone", "dim", "hidden", "dropout")
 BUILT = {"hybridhash": HybridHash, "tuned": TimmHash, "frozen": Head}  #: class by kind
 TUNED = "timm:"  #: before the name of a network that is trained as a whole
 
