@@ -95,6 +95,7 @@ def write_site(project: Path, executed: Path, build: Path) -> bool:
     source, site = project / "book", build / "html"
     words = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(source), "-d", str(build / "doctrees")]
     if build_main([*words, "-D", f"executed={executed.resolve()}", str(project), str(site)]):
+        shutil.rmtree(build / "doctrees", ignore_errors=True)  # Sphinx warns of a page only when it reads it
         return False
     if (source / "explorer").is_dir():
         shutil.copytree(source / "explorer", site / "book" / "explorer", dirs_exist_ok=True)
