@@ -12,7 +12,7 @@ def test_a_training_that_was_stopped_resumes_and_then_is_finished(server, opened
     copy_page(NOTEBOOKS[3], server.home / name, runs_dir=str(tmp_path), settings="epochs=6", data_dir="~/data")
     with opened(name) as lab:
         cell = lab.cell_of(lab.tab.get_by_text("run = ex.fit("))
-        curves = cell.locator(FIGURE)
+        curves, output = cell.locator(FIGURE), cell.locator(".jp-Cell-outputArea")
 
         lab.command("notebook:run-all-cells")
         expect(curves).to_be_visible(timeout=5 * FAST)  # after the first epoch
@@ -21,17 +21,17 @@ def test_a_training_that_was_stopped_resumes_and_then_is_finished(server, opened
         lab.screenshot("stopped", cell)
         assert curves.count() == 1
         red = cell.locator(TROUBLE)
-        assert re.search("stopped after .* resumes there", "\n".join(red.all_inner_texts()))
+        assert re.search("stopped .*resume", "\n".join(red.all_inner_texts()))
         assert sum(part.bounding_box()["height"] for part in red.all()) < 60  # two lines, no traceback
 
         lab.run()
         lab.screenshot("resumed", cell)
-        expect(cell.get_by_text(re.compile("was stopped, and resumes"))).to_be_visible()
+        expect(output).to_contain_text("resumes")
         assert curves.count() == 1
         assert lab.trouble() == []
 
         lab.restart()
         lab.screenshot("finished", cell)
-        expect(cell.get_by_text(re.compile("is finished"))).to_be_visible()
+        expect(output).to_contain_text("finished")
         assert curves.count() == 1
         assert lab.trouble() == []
