@@ -45,8 +45,10 @@ def _at_once(view: Callable, values: dict) -> None:
 
 
 def control(name: str, values: Iterable):
-    """The widget for one argument of a view: a number field for a range of whole numbers, one after the other, else a
-    menu; no control (`fixed`) for one value. Both have a name for a screen reader, which sliders have not."""
+    """The widget for one argument of a view: a menu, or a number field for a range of step 1; none for one value.
+
+    Both have a name for a screen reader, which sliders do not have.
+    """
     if len(values) == 1:
         return fixed(values[0])
     label = name.replace("_", " ")

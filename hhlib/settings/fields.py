@@ -81,7 +81,7 @@ class Settings:
     processes: int = setting(1, "GPUs, or processes on a CPU, that share each batch", at_least(1))
     tensorboard: bool = setting(False, "also write TensorBoard logs into the run's folder")
     resume: bool = setting(True, "resume a stopped run, keep a finished one; false: start afresh")
-    live: bool = setting(True, "menus and sliders in notebooks; false: plain figures")
+    live: bool = setting(True, "menus in notebooks; false: plain figures")
     recipe: Recipe = setting(Recipe, "how to train: ours or released, where its fields start")
 
     def __post_init__(self):
