@@ -25,6 +25,10 @@ class Missing(Told, FileNotFoundError):
     """A file that another page or command makes."""
 
 
+class Refused(Told, ValueError):
+    """Settings that do not fit."""
+
+
 def check_bits(bits: int) -> int:
     """Return `bits` if it is a usable code length, a whole number from 1 to 1024; raise ValueError otherwise."""
     return check_whole("bits", bits, 1, MAX_BITS)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import several
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
 import hhlib as hh
@@ -252,3 +253,13 @@ def test_the_table_of_settings_has_every_name_once(own):
     assert table.loc["epochs", "value"] == 2
     assert table.loc["loss.alpha", "value"] is None
     assert set(hh.settings.helps()) - {"recipe", "loss", "net"} <= set(table.index)
+
+
+@pytest.mark.parametrize("cell", ["hh.open('bots=16')", "hh.open(dataset='cifar10', data_dir='nowhere').split"])
+def test_what_is_refused_is_one_sentence_in_a_notebook(cell, capsys):
+    shell = InteractiveShell.instance()
+    shell.run_cell(f"import hhlib as hh; {cell}")
+    said = capsys.readouterr().out
+    assert said.count("\n") <= 1
+    assert "bots" in said or "cifar-10" in said
+    InteractiveShell.clear_instance()

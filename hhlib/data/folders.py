@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hhlib.common import resolve
+from hhlib.common import Missing, resolve
 from hhlib.data.files import EXTENSIONS, OTHER_FORMATS
 
 #: What systems and archives leave behind, in small letters: never a class and never a picture.
@@ -43,7 +43,7 @@ def scan(root: str | Path) -> Scan:
     """
     root = resolve(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}.")
+        raise Missing(f"there is no folder {root}.")
     found = {"picture": {}, "folder": {}, "trouble": {}, "ignored": {}}
     for kind, reason, path in _walk(root):
         found[kind].setdefault(reason, []).append(path)

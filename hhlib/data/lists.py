@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hhlib.common import atomic, resolve
+from hhlib.common import Missing, atomic, resolve
 from hhlib.data.files import ImageFiles, clean_path
 from hhlib.data.splits import Part, Pool, Split, given_split
 
@@ -161,7 +161,7 @@ def find_lists(folder: Path) -> dict[str, Path]:
     for part, name in LIST_NAMES.items():
         found[part] = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
         if not found[part]:
-            raise FileNotFoundError(f"{folder / name} is missing (and {name}.gz too), but a split is test.txt (the "
+            raise Missing(f"{folder / name} is missing (and {name}.gz too), but a split is test.txt (the "
                                     "queries), train.txt and database.txt.")  # fmt: skip
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hhlib.common import resolve
+from hhlib.common import Missing, resolve
 from hhlib.data.checking import unusable
 from hhlib.data.files import ImageFiles, clean_path
 from hhlib.data.folders import scan, told
@@ -150,7 +150,7 @@ def table_pool(
     if missing:
         said = missing[0] + (f", and {len(missing) - 1:,} more pictures are missing" if len(missing) > 1 else "")
         if not skip:
-            raise FileNotFoundError(f"{said}; skip=true leaves them out.")
+            raise Missing(f"{said}; skip=true leaves them out.")
         warnings.warn(f"{said}; they are left out.", stacklevel=2)
     where = [f"{table} line {line}" for line in lines.values()]
     return _pool(root, list(lines), labels, size, flip, where.__getitem__)

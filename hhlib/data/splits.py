@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hhlib.common import check_share, check_whole
+from hhlib.common import Missing, check_share, check_whole
 from hhlib.data.files import ImageFiles
 
 
@@ -182,7 +182,7 @@ def listed_pool(root: Path, paths: list[str], labels: np.ndarray, classes: list[
     kept = [row for row, path in enumerate(paths) if path in there]
     listed = f"of {what} ({len(paths):,} are listed, the first"
     if not kept:
-        raise FileNotFoundError(f"{root} holds none {listed} is {paths[0]}); data/README.md says where they come from.")
+        raise Missing(f"{root} holds none {listed} is {paths[0]}); data/README.md says where they come from.")
     if gaps := [path for path in paths if path not in there]:
         lacking = f"{len(gaps):,} {listed} gap is {gaps[0]}); this is not the published split."
         warnings.warn(f"{root} lacks {lacking}", stacklevel=3)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from hhlib import losses
 from hhlib import network as networks
-from hhlib.common import check_whole, nearest
+from hhlib.common import Refused, check_whole, nearest
 from hhlib.settings.fields import DOTTED, Recipe, Settings, recipe_for
 
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
@@ -51,7 +51,13 @@ def read(text: str = "", **values: Any) -> Settings:
     Raises:
         ValueError: for a name that does not exist, a value that does not fit, or two values for one name.
     """
-    given = _by_full_name([*split(text), *values.items()])
+    try:
+        return _read(_by_full_name([*split(text), *values.items()]))
+    except ValueError as error:
+        raise Refused(str(error)) from None
+
+
+def _read(given: dict[str, Any]) -> Settings:
     start = given.pop("recipe", "ours")
     run = _typed(Settings, {name: given.pop(name) for name in list(given) if name in get_type_hints(Settings)})
     dotted = {name: given.pop(name) for name in list(given) if "." in name}

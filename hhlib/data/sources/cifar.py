@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10
 
+from hhlib.common import Missing
 from hhlib.data.download import Archive
 from hhlib.data.splits import Pool, one_hot
 
@@ -44,7 +45,7 @@ def cifar10(root: Path) -> Pool:
     """
     folder = root if root.name == FOLDER else root / FOLDER
     if missing := [name for name in FILES if not (folder / name).is_file()]:
-        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}: unpack {ARCHIVE.url} in {folder.parent}, or "
+        raise Missing(f"{folder} lacks {', '.join(missing)}: unpack {ARCHIVE.url} in {folder.parent}, or "
                                 "load with download=True.")  # fmt: skip
     files = {name: (folder / name).read_bytes() for name in FILES}
     if changed := [name for name, raw in files.items() if hashlib.md5(raw).hexdigest() != FILES[name]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hhlib.common import Missing
 from hhlib.data.download import Archive
 from hhlib.data.splits import Pool, listed_pool, one_hot
 
@@ -51,7 +52,7 @@ def clothes(root: Path, size: int, *, queries: str = "test") -> Pool:
     folder = folder / UNPACKED if (folder / UNPACKED).is_dir() else folder
     wanted = PARTS if queries == "test" else PARTS[:2]
     if missing := [part for part in wanted if not (folder / part).is_dir()]:
-        raise FileNotFoundError(
+        raise Missing(
             f"{folder} lacks {' and '.join(missing)}: load with download=True, or unpack {ARCHIVE.url} there."
         )
     paths = sorted(path for path in manifest() if path.split("/")[0] in wanted)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hhlib.common import Missing
 from hhlib.data.download import Archive
 from hhlib.data.splits import Pool, listed_pool
 
@@ -28,7 +29,7 @@ def coco(root: Path, size: int) -> Pool:
     folder = root / FOLDER
     files = [folder / name for name in _LABELS]
     if missing := [str(file) for file in files if not file.is_file()]:
-        raise FileNotFoundError(f"missing: {' and '.join(missing)}; data.load('coco', download=True) fetches them.")
+        raise Missing(f"missing: {' and '.join(missing)}; data.load('coco', download=True) fetches them.")
     (paths, labels, classes), (more, more_labels, others) = map(_read, files, YEARS)
     if classes != others:
         raise ValueError(f"{files[0]} and {files[1]} name different categories.")

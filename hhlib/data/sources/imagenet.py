@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from timm.data import ImageNetInfo
 
+from hhlib.common import Missing
 from hhlib.data.files import ImageFiles
 from hhlib.data.splits import Pool, one_hot
 
@@ -37,7 +38,7 @@ def imagenet(root: Path, size: int) -> Pool:
         found = [[file.name for file in each if file.suffix.lower() in (".jpeg", ".jpg")] for each in files]
         if empty := [synset for synset, names in zip(SYNSETS, found, strict=True) if not names]:
             flat = " (val must be sorted into class folders too)" if part == "val" else ""
-            raise FileNotFoundError(f"{folder / part} lacks pictures in {len(empty)} of 100 class folders, first in "
+            raise Missing(f"{folder / part} lacks pictures in {len(empty)} of 100 class folders, first in "
                                     f"{empty[0]}{flat}; data/README.md says where they come from.")  # fmt: skip
         paths += [f"{part}/{synset}/{name}" for synset, names in zip(SYNSETS, found, strict=True) for name in names]
     labels = one_hot(np.array([SYNSETS.index(path.split("/")[1]) for path in paths]), len(SYNSETS))

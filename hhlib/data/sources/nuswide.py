@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hhlib.common import Missing
 from hhlib.data.download import Archive
 from hhlib.data.splits import Pool, listed_pool
 
@@ -66,7 +67,7 @@ def _small(folder: Path, listed: list[str], labels: np.ndarray) -> tuple[list[st
     for row, path in enumerate(listed):
         by_id.setdefault(_photo_id(path, -1), []).append(row)
     if not (pictures := sorted((folder / "images").glob("*.jpg"))):
-        raise FileNotFoundError(f"{folder / 'images'} holds no pictures of NUS-WIDE-m; data/README.md says where from.")
+        raise Missing(f"{folder / 'images'} holds no pictures of NUS-WIDE-m; data/README.md says where from.")
     for path in pictures:
         if _photo_id(path.name, 1) not in by_id:
             raise ValueError(f"{path}: its name should be <number>_<photo id>_<secret>_m.jpg with an id of the list.")
@@ -83,5 +84,5 @@ def _first(folder: Path, choices: list[str], what: str) -> Path:
     found = [folder / choice for choice in choices if (folder / choice).exists()]
     if not found:
         command = "data.load('nuswide_21', download=True)"
-        raise FileNotFoundError(f"{folder / choices[0]} (NUS-WIDE's {what}) is missing; {command} fetches it.")
+        raise Missing(f"{folder / choices[0]} (NUS-WIDE's {what}) is missing; {command} fetches it.")
     return found[0]
