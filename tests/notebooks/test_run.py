@@ -56,7 +56,7 @@ def test_every_figure_of_a_page_fits_it_and_has_a_text(plain):
         shown = [o["data"].get("text/html", "") for c in notebook.cells for o in c.get("outputs", []) if "data" in o]
         widths = [int(width) for html in shown for width in re.findall(r'<img [^>]+ width="(\d+)"', html)]
         assert len(widths) >= 3, name
-        assert max(widths) <= 100 * hh.plots.WIDEST, name
+        assert max(widths) <= 100 * hh.plots.WIDEST + 2 * hh.widgets.MARGIN, name
         assert all(re.findall(r' alt="([^"]*)"', "".join(shown))), name
 
 
