@@ -47,6 +47,7 @@ CONFIG = """# Settings of nbgrader; `nbgrader formgrader` and the other commands
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "hybridhash"
 c.Execute.timeout = 120  # seconds a cell may take
+c.Execute.iopub_timeout = 60  # seconds until its output has come, on a busy machine
 """
 
 
@@ -60,7 +61,7 @@ def api(course: Path, proof: str = "") -> NbGraderAPI:
     config = Config()
     config.CourseDirectory.root = str(course)
     config.CourseDirectory.course_id = "hybridhash"
-    config.Execute.timeout = 120
+    config.Execute.timeout, config.Execute.iopub_timeout = 120, 60
     config.Execute.extra_arguments = ["--HistoryManager.hist_file=:memory:", "--log-level=ERROR"]  # of kernels
     if proof:
         for step in ("release", "submitted", "autograded"):
