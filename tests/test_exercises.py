@@ -238,3 +238,16 @@ def small(folder):
     path = folder / "99_small.ipynb"
     nbformat.write(new.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
     return path
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_students_get_no_explanation(path):
+    given = nbformat.read(path.parent.parent / path.name, as_version=4)
+    text = "\n".join(cell.source for cell in given.cells).lower()
+    assert "model solution" not in text
+    assert "<details>" not in text
+    assert any(is_explanation(cell) for cell in nbformat.read(path, as_version=4).cells)
+
+
+def is_explanation(cell):
+    return "explanation" in cell.metadata.get("tags", [])

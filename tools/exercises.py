@@ -4,10 +4,11 @@
     python tools/exercises.py --write [NN]...    # writes what a student gets, notebooks/exercises/NN_name.ipynb
 
 A source, notebooks/exercises/solutions/NN_name.ipynb, is a notebook in nbgrader's cell format. After the cell of a
-solution stand raw cells tagged `wrong`: plausible wrong answers, each with a comment that says what is wrong. The
-proof runs every source in five ways (solved, empty, and with three wrong answers) and prints which checks passed. Links
-in a source are written for the student's notebook, one folder higher. `make course` does the same with nbgrader itself.
-After a change of a source: `make strip`, `ruff format .`, and then --write.
+solution stand raw cells tagged `wrong`: plausible wrong answers, each with a comment that says what is wrong. Texts
+tagged `explanation` say why the solution is right. Students get neither. The proof runs every source in five ways
+(solved, empty, and with three wrong answers) and prints which checks passed. Links in a source are written for the
+student's notebook, one folder higher. `make course` does the same with nbgrader itself. After a change of a source:
+`make strip`, `ruff format .`, and then --write.
 """
 
 import argparse
@@ -40,13 +41,19 @@ def is_wrong(cell: NotebookNode) -> bool:
     return "wrong" in cell.metadata.get("tags", [])
 
 
+def is_explanation(cell: NotebookNode) -> bool:
+    """Whether a cell says why the solution is right."""
+    return "explanation" in cell.metadata.get("tags", [])
+
+
 def solved(source: NotebookNode) -> NotebookNode:
-    """The source without its wrong answers: what nbgrader calls the source."""
-    return nbformat.from_dict(source | {"cells": [cell for cell in source.cells if not is_wrong(cell)]})
+    """The source without its wrong answers and explanations: what nbgrader calls the source."""
+    kept = [cell for cell in source.cells if not (is_wrong(cell) or is_explanation(cell))]
+    return nbformat.from_dict(source | {"cells": kept})
 
 
 def empty(source: NotebookNode) -> NotebookNode:
-    """What a student gets: no solution, no hidden check, no wrong answer."""
+    """What a student gets: no solution, no hidden check, no wrong answer, no explanation."""
     given, _ = ClearHiddenTests().preprocess(unanswered(source), {})
     return given
 
