@@ -50,7 +50,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, request):
-    """A runs_dir with the default run, finished; all processes of the tests share it."""
+    """A runs_dir with the default run, finished, and another one; all processes of the tests share it."""
     folder = tmp_path_factory.getbasetemp()
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "runs"
     given = hh.open(runs_dir=str(request.config.getoption("runs")))
@@ -59,8 +59,10 @@ def runs(tmp_path_factory, request):
         if not own.has("metrics.json"):
             if given.has("metrics.json") and given.has("training_state.pt"):
                 shutil.copytree(given.run.path, own.run.path, ignore=shutil.ignore_patterns("notebooks", "figures"))
-            own.fit(())
-            own.evaluate()
+            other = hh.open("epochs=1", bits=8, runs_dir=str(folder))
+            for ex in (own, other):
+                ex.fit(())
+                ex.evaluate()
     return folder
 
 

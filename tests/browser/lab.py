@@ -10,6 +10,7 @@ FAST, SLOW = 120_000, 900_000  #: milliseconds until something counts as hanging
 FIGURE = ".jp-OutputArea-output figure img"
 TROUBLE = "[data-mime-type$='jupyter.error'], [data-mime-type$='jupyter.stderr']"
 CONTROLS = ".jupyter-widgets :is(select, input:not([type=file]), button, [role=slider])"
+BAR = ".jp-CodeCell:has(section[aria-label='which run this is'])"
 
 #: Outputs that are wider than their place -> the first words of each.
 WIDE = """() => [...document.querySelectorAll('.jp-OutputArea-output, .jp-OutputArea-output *, .jp-MarkdownOutput')]
@@ -103,8 +104,12 @@ class Lab:
         self.wait_until_run()
 
     def controls(self) -> list[Locator]:
-        """Menus, number fields, sliders, check boxes and buttons, but for those that ask for a file."""
-        return self.tab.locator(f":is({CONTROLS}):not(.widget-upload)").all()
+        """What moves figures: menus, number fields, sliders, check boxes and buttons; none that asks for a file."""
+        return self.tab.locator(f":is({CONTROLS}):not(.widget-upload, {BAR} *)").all()
+
+    def bar(self) -> Locator:
+        """The cell that says which run the page shows."""
+        return self.tab.locator(BAR)
 
     def cell_of(self, part: Locator) -> Locator:
         """The code cell that has a part of the page."""

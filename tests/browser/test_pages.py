@@ -98,6 +98,15 @@ def test_every_control_has_a_name_and_moves_its_figure_which_keeps_its_height(la
     assert lab.trouble() == []
 
 
+@pytest.mark.parametrize("lab", PAGES[:1], indirect=True)
+def test_the_menu_of_the_bar_says_how_to_open_another_run(lab):
+    menu = lab.bar().locator("select")
+    assert '"' in menu.aria_snapshot().splitlines()[0]
+    by_mouse(menu)
+    expect(lab.bar()).to_contain_text("bits: int = 8", timeout=FAST)
+    lab.screenshot("bar", lab.bar())
+
+
 def digit(side=64):
     """A white digit on black, like the pages' own."""
     image = load_digits().images[3] / 16 * 255  # (8, 8)
