@@ -48,9 +48,8 @@ def to_open(row: dict, settings: Settings) -> tuple[str, str, str]:
     here, notes = settings.named(), {"dataset": "" if row["dataset"] in data.names() else "  # the folder of this name"}
     values = {name: row[name] for name in runs.NAMED if row[name] != here[name]} | {"settings": row["settings"]}
     code = [f"{name}: {type(x).__name__} = {json.dumps(x)}{notes.get(name, '')}" for name, x in values.items()]
-    score = "mAP {expected:.3f} ({worst:.3f} to {best:.3f} by tie order)".format(**row)
     how = "to open it, change these lines of the parameters cell and run the page again:"
-    return "Other run", f"{score}; {how}", "\n".join(code)
+    return "Other run", f"{runs.SCORE.format(**row)}; {how}", "\n".join(code)
 
 
 def _display(lines: list[tuple[str, str, str]]) -> None:

@@ -30,6 +30,7 @@ from hhlib.common import Missing, atomic, resolve
 from hhlib.settings import Recipe, Settings, read, words
 
 NAMED = ("dataset", "method", "network", "bits", "seed")  #: what names a run
+SCORE = "mAP {expected:.3f} ({worst:.3f} to {best:.3f} by tie order)"  #: how a score is told
 RESULTS = Path(__file__).resolve().parent.parent / "results"  #: comes with the kit, wherever a notebook is started
 PACKAGES = ("torch", "timm", "accelerate", "faiss-cpu", "scikit-learn", "numpy")
 
@@ -156,9 +157,7 @@ class Run:
         trained = f"trained for {len(self.history())} of {self.parameters['recipe']['epochs']} epochs"
         if not (self.path / "metrics.json").is_file():
             return f"{trained}, not evaluated yet"
-        return f"{trained}, mAP {{expected:.3f}} ({{worst:.3f}} to {{best:.3f}} by tie order)".format(
-            **self.metrics()["map"]
-        )
+        return f"{trained}, {SCORE.format(**self.metrics()['map'])}"
 
     @property
     def record(self) -> dict:

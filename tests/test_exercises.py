@@ -241,13 +241,9 @@ def small(folder):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_students_get_no_explanation(path):
+def test_students_get_no_explanation(path, exercises):
     given = nbformat.read(path.parent.parent / path.name, as_version=4)
     text = "\n".join(cell.source for cell in given.cells).lower()
     assert "model solution" not in text
     assert "<details>" not in text
-    assert any(is_explanation(cell) for cell in nbformat.read(path, as_version=4).cells)
-
-
-def is_explanation(cell):
-    return "explanation" in cell.metadata.get("tags", [])
+    assert any(exercises.is_explanation(cell) for cell in nbformat.read(path, as_version=4).cells)
