@@ -19,6 +19,7 @@ from typing import NamedTuple
 import nbformat
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling
 
 import hhlib as hh
 
@@ -42,6 +43,18 @@ def pytest_configure():
         pytest.exit("the pages are not tested in a browser: playwright is not installed.", returncode=0)
     if CHROMIUM is None:
         pytest.exit("the pages are not tested in a browser: there is no Chromium.", returncode=0)
+
+
+class ByPage(LoadScopeScheduling):
+    """Gives all tests of a page to one process, which runs it once (xdist's loadgroup does nothing with pytest 9.2)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        page = re.search(r"\[.*?(\d\d_\w+)", nodeid)
+        return page[1] if page else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByPage(config, log)
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 LINE = 24  #: pixels; a caption may need a line more
 GROWING = {"13_reproduction"}  #: pages with a figure that has a line for each of very many, or few, methods
-PAGES = [pytest.param(path.name, id=path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in NOTEBOOKS]
+PAGES = [pytest.param(path.name, id=path.stem) for path in NOTEBOOKS]
 
 
 @pytest.fixture(scope="module", params=PAGES)

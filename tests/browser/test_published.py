@@ -16,7 +16,6 @@ def start(tmp_path_factory):
     return page
 
 
-@pytest.mark.xdist_group("published")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_the_window_need_no_network_and_lead_to_each_other(start, browser, width, request):
     tab, asked = browser.new_page(viewport={"width": width, "height": 1000}), []
