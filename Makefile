@@ -38,7 +38,7 @@ test: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: .venv/installed-browser
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser -n 2 --dist loadscope $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 verify: .venv/installed
 	@$(BIN)/python tools/verify.py $(ARGS)

@@ -57,6 +57,11 @@ def pytest_xdist_make_scheduler(config, log):
     return ByPage(config, log)
 
 
+def pytest_collection_modifyitems(items):
+    """What takes longest begins first."""
+    items.sort(key=lambda item: item.path.stem != "test_training")
+
+
 def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.write_line(f"screenshots are in {config.getoption('screenshots')}")
 
