@@ -75,13 +75,6 @@ def widget_errors(notebook):
     return [output["evalue"] for output in outputs if output.get("output_type") == "error"]
 
 
-def test_a_training_that_is_watched(pictures, tmp_path):
-    """Page 3 by itself, with the curves that are drawn while it learns."""
-    run(pictures, tmp_path, "--only", "03", live="true")
-    (notebook,) = executed(tmp_path).values()
-    assert widget_errors(notebook) == []
-
-
 def test_no_cell_with_menus_is_waited_for_in_vain(from_tools):
     """With nbclient's own client, about one cell in ten hangs until its timeout, which is an error."""
     manager = from_tools("asking").AskingKernelManager
@@ -108,11 +101,11 @@ def test_the_commands_that_fill_the_papers_table_are_batches(plain, from_tools):
     assert len(asked) == 3 * 4 * 2
 
 
-def by_python(pictures, folder):
+def by_python(pictures, folder, manager):
     hh.open(**SMALL, dataset=pictures, runs_dir=folder).fit(())
 
 
-def by_train(pictures, folder):
+def by_train(pictures, folder, manager):
     given = SMALL | {"dataset": pictures, "runs_dir": folder}
     values = [word for name, value in given.items() for word in ("-p", name, str(value))]
     command = [sys.executable, str(RUNNER.with_name("train.py")), *values]
@@ -120,19 +113,25 @@ def by_train(pictures, folder):
     assert done.returncode == 0, done.stderr
 
 
-def by_papermill(pictures, folder):
+def by_papermill(pictures, folder, manager):
+    """With the curves that are drawn while it learns; the other ways and the runner's pages draw none."""
     rest = hh.settings.words((name, value) for name, value in SMALL.items() if name != "bits")
-    values = dict(dataset=str(pictures), bits=12, settings=rest, runs_dir=str(folder), live=False)
-    page = PROJECT / "notebooks" / "03_gpu_training.ipynb"
-    papermill.execute_notebook(  # in a folder outside the project: what comes with the kit is found all the same
-        str(page), str(folder / "out.ipynb"), parameters=values, progress_bar=False, cwd=str(folder)
+    values = dict(dataset=str(pictures), bits=12, settings=rest, runs_dir=str(folder), live=True)
+    notebook = papermill.execute_notebook(  # in a folder outside the project: what comes with the kit is found
+        str(PROJECT / "notebooks" / "03_gpu_training.ipynb"),
+        str(folder / "out.ipynb"),
+        parameters=values,
+        progress_bar=False,
+        cwd=str(folder),
+        kernel_manager_class=manager,
     )
+    assert widget_errors(notebook) == []
 
 
 @pytest.mark.parametrize("way", [by_python, by_train, by_papermill])
-def test_one_value_set_in_any_way_gives_the_same_run(way, pictures, plain, tmp_path):
+def test_one_value_set_in_any_way_gives_the_same_run(way, pictures, plain, tmp_path, from_tools):
     """As the runner's, to which `make run` hands its arguments (test_settings)."""
-    way(pictures, tmp_path)
+    way(pictures, tmp_path, from_tools("asking").AskingKernelManager)
     records = [json.loads((f / "run.json").read_text()) for f in (plain[0], tmp_path / "drawings" / plain[0].name)]
     assert records[0] == records[1]
     assert records[0]["parameters"]["recipe"]["loss"] == {"alpha": 0.3}
