@@ -39,14 +39,22 @@ _TO = Image.Transpose
 TURNS = {2: _TO.FLIP_LEFT_RIGHT, 3: _TO.ROTATE_180, 4: _TO.FLIP_TOP_BOTTOM, 5: _TO.TRANSPOSE}
 TURNS |= {6: _TO.ROTATE_270, 7: _TO.TRANSVERSE, 8: _TO.ROTATE_90}
 
+MOST_PATH = 4096  #: characters of a path, the limit of Linux
 DECODER = 3  #: changes when pictures are decoded in another way, so that older caches are not reused
 
 
 def clean_path(text: str, place: str) -> str:
     """A path as it is compared and joined, "./a//b.jpg" -> "a/b.jpg"; `place` is where it came from, for messages.
 
-    Raises ValueError for a path that leaves the root folder: absolute, with a drive, or beginning with "..".
+    Raises ValueError for a path that leaves the root folder: absolute, with a drive, or beginning with ".."; and for
+    one that no file can have.
     """
+    try:
+        fits = "\0" not in text and len(text.encode()) <= MOST_PATH
+    except UnicodeEncodeError:  # half a letter, as JSON and file systems can hold it
+        fits = False
+    if not fits:
+        raise ValueError(f"{place}: no file can be called {text[:100]!r}: too long, a zero byte or no text in UTF-8.")
     path = posixpath.normpath(text.replace("\\", "/"))
     if path.startswith(("/", "../")) or path in ("..", ".") or re.match(r"[A-Za-z]:/", path):
         raise ValueError(f"{place}: the path {text!r} leaves the root folder.")
