@@ -68,7 +68,7 @@ def _untar(raw: BinaryIO, draft: Path, most: int) -> None:
         # tarfile takes a damaged header for the end, which must be zeros
         source.seek(tar.offset)
         if source.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise ValueError(f"damaged or cut short after {number} files and folders")
+            raise ValueError(f"damaged or cut short after {len(tar.getmembers())} files and folders")
     while source.read(PIECE):  # gzip's checksum comes last
         pass
 
