@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from hhlib.common import check_whole, resolve
+from hhlib.data.reading import brief
 
 #: What Pillow may open, whatever a file is called: no PostScript, which would start another program. JPEG includes MPO.
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"] + ["AVIF"] * features.check("avif")
@@ -56,10 +57,10 @@ def clean_path(text: str, place: str) -> str:
     except UnicodeEncodeError:  # half a letter, as JSON and file systems can hold it
         fits = False
     if not fits:
-        raise ValueError(f"{place}: no file can be called {text[:100]!r}: too long, a zero byte or no text in UTF-8.")
+        raise ValueError(f"{place}: no file can be called '{brief(text)}': too long, a zero byte or no text in UTF-8.")
     path = posixpath.normpath(text.replace("\\", "/"))
     if path.startswith(("/", "../")) or path in ("..", ".") or re.match(r"[A-Za-z]:/", path):
-        raise ValueError(f"{place}: the path {text!r} leaves the root folder.")
+        raise ValueError(f"{place}: the path '{brief(text)}' leaves the root folder.")
     return path
 
 
@@ -152,7 +153,7 @@ def read_picture(file: str | Path | BinaryIO, size: int) -> Tensor:
         raise
     except Exception as error:  # whatever a damaged file makes a decoder raise
         reason = "damaged or cut short" if getattr(error, "errno", None) is None else "not readable"
-        raise Unusable(f"{reason} ({error})") from error
+        raise Unusable(f"{reason} ({brief(error)})") from error
 
 
 def _check_file(file: str | Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from hhlib.common import Missing, atomic, resolve
 from hhlib.data.columns import column_order
 from hhlib.data.files import ImageFiles, clean_path
-from hhlib.data.reading import read_lines, read_text
+from hhlib.data.reading import brief, read_lines, read_text
 from hhlib.data.splits import Part, Pool, Split, given_split
 
 #: The three files and the part that each holds.
@@ -71,7 +71,7 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
                              "written 0 0 1.")  # fmt: skip
         name, labels = _parse(line, width, f"{path} line {number}")
         if rows.setdefault(name, number) != number:
-            raise ValueError(f"{path} line {number}: {name!r} is on line {rows[name]} already.")
+            raise ValueError(f"{path} line {number}: '{brief(name)}' is on line {rows[name]} already.")
         flags.append(labels)
     if not rows:
         raise ValueError(f"{path} lists no image.")
@@ -194,11 +194,11 @@ def _rows(listed: ImageList, pool: Pool, place: dict[str, int]) -> np.ndarray:
     """The rows of a list's images in the pool, which must have them all, and none by two names: (n,)."""
     rows = np.array([place.get(path, place.get(posixpath.basename(path), -1)) for path in listed.paths])
     if len(unknown := np.flatnonzero(rows < 0)):
-        raise ValueError(f"{listed.where(unknown[0])}: the data set has no image {listed.paths[unknown[0]]!r}.")
+        raise ValueError(f"{listed.where(unknown[0])}: the data set has no image '{brief(listed.paths[unknown[0]])}'.")
     first = {}
     for row, line in zip(rows.tolist(), listed.lines, strict=True):
         if first.setdefault(row, line) != line:
-            raise ValueError(f"{listed.source} line {line}: {pool.path(row)!r} is on line {first[row]} already.")
+            raise ValueError(f"{listed.source} line {line}: '{brief(pool.path(row))}' is on line {first[row]} already.")
     return rows
 
 
@@ -214,10 +214,10 @@ def _check_labels(lists: dict[str, ImageList], rows: dict[str, np.ndarray], pool
     if len(differ):
         each, row = [(each, row) for each in lists.values() for row in range(len(each))][differ[0]]
         shown = ([pool.classes[i] for i in np.flatnonzero(of[differ[0]])] for of in (listed[:, order], known))
-        here, there = (" and ".join(names) or "nothing" for names in shown)
-        raise ValueError(f"{each.where(row)}: {each.paths[row]!r} shows {here} here, but {there} in {other}; "
-                         f"{len(differ):,} of {len(known):,} lines differ{', with the columns ' * bool(how)}{how}."
-                         )  # fmt: skip
+        here, there = (brief(" and ".join(names)) or "nothing" for names in shown)
+        path, with_columns = brief(each.paths[row]), f", with the columns {how}" if how else ""
+        raise ValueError(f"{each.where(row)}: '{path}' shows {here} here, but {there} in {other}; "
+                         f"{len(differ):,} of {len(known):,} lines differ{with_columns}.")  # fmt: skip
     if how.startswith("in the only"):
         warnings.warn(f"{lists['train'].source.parent}: the columns of labels were matched with the classes {how}; a "
                       "classes.txt beside the lists would name them.", stacklevel=4)  # fmt: skip
@@ -229,7 +229,7 @@ def _read_names(file: Path) -> list[str]:
     lines = {}
     for line, name in enumerate(map(str.strip, read_text(file).rstrip().splitlines()), start=1):
         if not name or lines.setdefault(name, line) != line:
-            wrong = f"{name!r} is on line {lines[name]} already" if name else "no name"
+            wrong = f"'{brief(name)}' is on line {lines[name]} already" if name else "no name"
             raise ValueError(f"{file} line {line}: {wrong}.")
     return [*lines]
 
@@ -254,12 +254,12 @@ def _parse(line: bytes, width: int, place: str) -> tuple[str, bytes]:
             wrong = "there is no label after the path; a line is a path and then 0 or 1 for each class."
         elif len(found) == width:
             odd = next(label for label in found if label not in (b"0", b"1"))
-            wrong = f"a label is {odd.decode()[:100]!r}, but it must be 0 or 1."
+            wrong = f"a label is '{brief(odd.decode())}', but it must be 0 or 1."
         raise ValueError(f"{place}: {wrong}")
     try:
         return clean_path(name.decode(), place), b"".join(labels)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{place}: the path {name[:100]!r} is not UTF-8 text.") from error
+        raise ValueError(f"{place}: the path {name[:200]!r} is not UTF-8 text.") from error
 
 
 def _trailing_labels(line: bytes) -> list[bytes]:

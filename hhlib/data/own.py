@@ -18,7 +18,7 @@ from hhlib.data.checking import unusable
 from hhlib.data.files import ImageFiles, clean_path
 from hhlib.data.folders import scan, told
 from hhlib.data.protocols import split_pool
-from hhlib.data.reading import read_text
+from hhlib.data.reading import brief, read_text
 from hhlib.data.splits import Part, Pool, Split, given_split, zeros
 
 
@@ -134,9 +134,9 @@ def table_pool(
         place = f"{table} line {line}"
         path = clean_path(path, place)
         if path in lines:
-            raise ValueError(f"{place}: {path} is on line {lines[path]} already.")
+            raise ValueError(f"{place}: {brief(path)} is on line {lines[path]} already.")
         if not os.path.isfile(root / path):
-            missing.append(f"{place}: there is no file {root / path}")
+            missing.append(f"{place}: there is no file {root / brief(path)}")
             continue
         lines[path] = line
         labels.append([name for word in words.split(separator) if (name := word.strip())])

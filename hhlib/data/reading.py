@@ -14,6 +14,12 @@ MOST_LINE = 1 << 20  #: bytes of a list's line: five times what 100,000 classes 
 PIECE = 1 << 20  #: bytes read at a time
 
 
+def brief(text: object, most: int = 200) -> str:
+    """Somebody else's text in a message: on one line, what does not print is escaped, and the end is cut."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[: most + 1])
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a regular file to read bytes: a pipe would be waited for, and a device may have no end.
 
@@ -38,7 +44,7 @@ def read_text(path: Path) -> str:
     try:
         return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}).") from error
+        raise ValueError(f"{path} is not UTF-8 text ({brief(error)}).") from error
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

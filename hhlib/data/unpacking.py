@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hhlib.data.files import clean_path
-from hhlib.data.reading import PIECE, open_file
+from hhlib.data.reading import PIECE, brief, open_file
 
 MOST_MEMBERS = 500_000  #: files and folders of an archive: COCO's largest has 83,000
 #: Unpacked bytes for each byte of an archive. NUS-WIDE's labels, zeros and ones, have about 30, a bomb has 1,000.
@@ -40,7 +40,7 @@ def unpack(file: Path, folder: Path, check: Callable[[Path], None] | None = None
             known = getattr(error, "errno", None)
             if isinstance(error, MemoryError) or (known is not None and known not in _BAD_NAMES):
                 raise
-            reason = str(error).partition("\n")[0].rstrip(":. ") or type(error).__name__
+            reason = brief(error).rstrip(":. ") or type(error).__name__
             raise ValueError(f"{file} cannot be unpacked ({reason}).") from error
         for made in Path(draft).iterdir():
             _move(made, folder / made.name)
@@ -63,7 +63,7 @@ def _untar(raw: BinaryIO, draft: Path, most: int) -> None:
         for number, member in enumerate(tar, start=1):
             _check_number(number)
             if not (member.isreg() or member.isdir()) or member.issparse():
-                raise ValueError(f"{member.name[:100]!r} is a link, a device or a sparse file")
+                raise ValueError(f"'{brief(member.name)}' is a link, a device or a sparse file")
             tar.extract(member, draft, filter="data")
         # tarfile takes a damaged header for the end, which must be zeros
         source.seek(tar.offset)

@@ -10,7 +10,7 @@ from torchvision.datasets import CIFAR10
 
 from hhlib.common import Missing
 from hhlib.data.download import Archive
-from hhlib.data.reading import read_bytes
+from hhlib.data.reading import brief, read_bytes
 from hhlib.data.sources.pickles import read_pickle
 from hhlib.data.splits import Pool, one_hot
 
@@ -54,7 +54,7 @@ def read_batch(path: Path, raw: bytes | None = None) -> tuple[np.ndarray, np.nda
     except KeyError as error:
         raise ValueError(f"{path} is not a CIFAR-10 batch (it lacks {error}).") from error
     except ValueError as error:
-        raise ValueError(f"{path} is not a CIFAR-10 batch ({error}).") from error
+        raise ValueError(f"{path} is not a CIFAR-10 batch ({brief(error)}).") from error
     labels = labels.tolist() if isinstance(labels, np.ndarray) else labels
     arrays = isinstance(images, np.ndarray) and isinstance(labels, list)
     if not arrays or images.dtype != np.uint8 or images.shape != (len(labels), 3072) or not _all_classes(labels):

@@ -9,7 +9,7 @@ import numpy as np
 from hhlib.common import Missing
 from hhlib.data.download import Archive
 from hhlib.data.files import clean_path
-from hhlib.data.reading import read_bytes
+from hhlib.data.reading import brief, read_bytes
 from hhlib.data.splits import Pool, listed_pool, zeros
 
 FOLDER = "coco"
@@ -49,16 +49,19 @@ def read_annotations(file: Path, year: str) -> tuple[list[str], np.ndarray, list
         images = _by_id(content["images"], "file_name")
         pairs = dict.fromkeys((entry["image_id"], entry["category_id"]) for entry in content["annotations"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{file} is not an annotation file of COCO ({type(error).__name__}: {error}).") from error
+        raise ValueError(
+            f"{file} is not an annotation file of COCO ({type(error).__name__}: {brief(error)})."
+        ) from error
     row, column = ({key: i for i, key in enumerate(keys)} for keys in (images, categories))
     labels = zeros(len(images), len(categories), str(file))
     for image, category in pairs:
         if image not in row or category not in column:
-            raise ValueError(f"{file}: an annotation names image {image}, category {category}, which is not listed.")
+            which = f"image {brief(image)}, category {brief(category)}"
+            raise ValueError(f"{file}: an annotation names {which}, which is not listed.")
         labels[row[image], column[category]] = 1
     paths = [clean_path(f"{year}/{name}", str(file)) for name in images.values()]
     if odd := [name for name, path in zip(images.values(), paths, strict=True) if posixpath.dirname(path) != year]:
-        raise ValueError(f"{file}: the picture {odd[0]!r} is not in {year} itself.")
+        raise ValueError(f"{file}: the picture '{brief(odd[0])}' is not in {year} itself.")
     return paths, labels, list(categories.values())
 
 
@@ -66,7 +69,7 @@ def _by_id(entries: list[dict], what: str) -> dict[int, str]:
     """Id -> name of pictures or categories; no id and no name is there twice."""
     names = {entry["id"]: entry[what] for entry in entries}
     if odd := [name for name in names.values() if not isinstance(name, str)]:
-        raise TypeError(f"{what} is {str(odd[0])[:100]}")
+        raise TypeError(f"{what} is {brief(odd[0])}")
     if len(set(names.values())) != len(entries):
         raise ValueError(f"an id or a {what} is there twice")
     return names

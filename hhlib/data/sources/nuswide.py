@@ -6,7 +6,7 @@ import numpy as np
 
 from hhlib.common import Missing
 from hhlib.data.download import Archive
-from hhlib.data.reading import read_bytes, read_text
+from hhlib.data.reading import brief, read_bytes, read_text
 from hhlib.data.splits import Pool, listed_pool
 
 FOLDER = "nus-wide"  #: label files, image list and the pictures in `Flickr/`
@@ -40,7 +40,7 @@ def read_image_list(folder: Path) -> list[str]:
     paths = [line.strip().replace("\\", "/") for line in read_text(file).splitlines()]
     odd = next((i for i, path in enumerate(paths) if not path or path.startswith("/") or ".." in path.split("/")), None)
     if odd is not None:
-        raise ValueError(f"{file} line {odd + 1}: {paths[odd][:100]!r} is not a relative path of an image.")
+        raise ValueError(f"{file} line {odd + 1}: '{brief(paths[odd])}' is not a relative path of an image.")
     return paths
 
 
