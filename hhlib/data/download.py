@@ -15,6 +15,7 @@ from filelock import FileLock
 from torchvision.datasets.utils import calculate_md5
 from tqdm.auto import tqdm
 
+from hhlib.data.reading import brief
 from hhlib.data.unpacking import unpack
 
 # A downloader of our own, because pooch and torchvision restart interrupted downloads from the beginning (COCO: 20 GB).
@@ -80,7 +81,7 @@ def download(archive: Archive, file: Path) -> None:
     except (http.client.HTTPException, OSError, UnicodeError) as error:
         if getattr(error, "errno", None) in DISK:  # the network is not to blame
             raise
-        raise ConnectionError(f"{archive.url} could not be fetched ({error}); call again to resume.") from error
+        raise ConnectionError(f"{archive.url} could not be fetched ({brief(error)}); call again to resume.") from error
     except ValueError:
         part.unlink(missing_ok=True)  # or every later call would go on with it
         raise
