@@ -100,19 +100,21 @@ def test_a_batch_of_any_protocol_is_read(tmp_path, protocol, order):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"cnumpy\ndtype\n(U\x02u1I00\nI01\ntR(K\x03U\x01|NJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb.", "fit together"),
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "it lacks 'data'"),  # a memo of 32 GB, for Python's own unpickler
-        (b"}" + b"N" + b"\x85" * 10_000 + b"NS'x'\ns.", "fit together"),  # a key so deep that its hash ends the process
-        (b"}N\x85Ns.", "a key is no text"),
+        (
+            b"cnumpy\ndtype\n(U\x02u1I00\nI01\ntR(K\x03U\x01|NJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb.",
+            "is not a CIFAR-10",
+        ),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "it has more than 200,000 operations"),  # a memo of 32 GB
+        (b"}" + b"N" + b"\x85" * 10_000 + b"NS'x'\ns.", "or more than 100 tuples"),  # too deep to be a key
         (b"N" * 300_000, "it has more than 200,000 operations"),
         (
             b"}(U\x04data]q\x01(h\x01h\x01eU\x06labels]q\x02(h\x02h\x02eu.",
             "holds images  list and 2 labels",
         ),  # of itself
-        (b"(I1\nI2\nt.", "fit together"),
-        (b"0.", "it uses the operation POP"),
-        (b"s.", "fit together"),
-        (b"h\x07.", "fit together"),
+        (b"}N\x85Ns.", "it lacks 'data'"),
+        (b"(I1\nI2\nt.", "'tuple' object has no attribute 'items'"),
+        (b"s.", "stack underflow"),
+        (b"h\x07.", "index 7"),
         (b"cnumpy\nload\n(S'x'\ntR.", "it asks for numpy.load, but only NumPy arrays are read"),
         (b"cos\nsystem\n(S'true'\ntR.", "it asks for os.system"),
         (b"", "pickle exhausted before seeing STOP"),
