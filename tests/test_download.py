@@ -35,6 +35,11 @@ class Server(http.server.BaseHTTPRequestHandler):
     def do_GET(self):  # noqa: N802
         start = self.headers.get("Range")
         type(self).asked.append((self.path, start))
+        if self.path == "/loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+            self.end_headers()
+            return
         content = self.files.get(self.path)
         if content is None:
             self.send_error(404)
@@ -174,6 +179,8 @@ def test_wrong_bytes_are_refused_and_removed(server, tmp_path):
 def test_a_server_that_lacks_the_file_or_does_not_answer(server, tmp_path):
     with pytest.raises(ConnectionError, match="none.zip could not be fetched .*404"):
         download.fetch(Archive(f"{server.url}/none.zip", 1, ["x"]), tmp_path)
+    with pytest.raises(ConnectionError, match="^http.*/loop could not be fetched .*302.*; call again to resume[.]$"):
+        download.fetch(Archive(f"{server.url}/loop", 1, ["x"]), tmp_path)
     with pytest.raises(ConnectionError, match="could not be fetched"):
         download.fetch(Archive("http://127.0.0.1:9/none.zip", 1, ["x"]), tmp_path)
     assert names(tmp_path) == []

@@ -203,6 +203,17 @@ def test_coco_split(coco_root, monkeypatch):
         data.load("coco", root=coco_root)
 
 
+def test_published_coco_lists_have_their_columns_in_alphabetical_order(coco_root, tmp_path, monkeypatch):
+    rule(monkeypatch, "coco", query=2, train=3, size=3)
+    pool = sources.pool_of("coco", coco_root, 4)
+    column = [pool.classes.index(name) for name in sorted(pool.classes)]  # thing1, thing10, thing11, thing13, ...
+    for name, rows in (("test", [6, 7]), ("train", [0, 1, 2]), ("database", [3, 4, 5])):
+        data.write_list(tmp_path / f"{name}.txt", [pool.paths[row] for row in rows], pool.labels[rows][:, column])
+    split = data.load("coco", root=coco_root, lists=tmp_path, size=4)
+    assert torch.equal(split.database.labels, pool.labels[3:6])
+    assert split.classes == pool.classes
+
+
 def test_bad_coco_files_are_refused(coco_root):
     file = coco_root / "coco/annotations/instances_val2014.json"
     good = json.loads(file.read_text())

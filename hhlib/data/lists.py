@@ -215,9 +215,10 @@ def _check_labels(lists: dict[str, ImageList], rows: dict[str, np.ndarray], pool
         each, row = [(each, row) for each in lists.values() for row in range(len(each))][differ[0]]
         shown = ([pool.classes[i] for i in np.flatnonzero(of[differ[0]])] for of in (listed[:, order], known))
         here, there = (brief(" and ".join(names)) or "nothing" for names in shown)
-        path, with_columns = brief(each.paths[row]), f", with the columns {how}" if how else ""
+        path, columns = brief(each.paths[row]), f", with the columns {how}" if how else ""
+        way = " (read_lists without pool= takes the labels of the lists)" * (other == "the data set")
         raise ValueError(f"{each.where(row)}: '{path}' shows {here} here, but {there} in {other}; "
-                         f"{len(differ):,} of {len(known):,} lines differ{with_columns}.")  # fmt: skip
+                         f"{len(differ):,} of {len(known):,} lines differ{columns}{way}.")  # fmt: skip
     if how.startswith("in the only"):
         warnings.warn(f"{lists['train'].source.parent}: the columns of labels were matched with the classes {how}; a "
                       "classes.txt beside the lists would name them.", stacklevel=4)  # fmt: skip

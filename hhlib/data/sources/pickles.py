@@ -1,7 +1,7 @@
 """Pickles that hold arrays, numbers, text and containers, and that may be damaged or made to do harm.
 
-Python's unpickler runs what a file names, takes memory by numbers in the file, and is ended by a deep tuple as a key. So
-the operations are looked through first, and names stand for nothing but the few functions here.
+Python's unpickler runs what a file names, takes as much memory as a file says, and ends the process at a deep tuple as
+a key. So the operations are looked through first, and names stand for nothing but the few functions here.
 """
 
 import io
