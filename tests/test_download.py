@@ -71,7 +71,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 def server():
     kind = type("Fresh", (Server,), {"files": {}, "asked": []})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         kind.url = f"http://127.0.0.1:{listening.server_port}"
         yield kind
         listening.shutdown()

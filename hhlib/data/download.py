@@ -111,7 +111,7 @@ def _receive(archive: Archive, part: Path) -> None:
         return
     with response:
         resumed = response.status == 206
-        begins = re.match(r"bytes (\d+)-", response.headers.get("Content-Range") or "")
+        begins = re.match(r"bytes (\d{1,18})-", response.headers.get("Content-Range") or "")
         if resumed and begins and int(begins[1]) != have:
             part.unlink()
             raise ConnectionResetError(f"asked for what follows byte {have:,}, the server began at {int(begins[1]):,}")

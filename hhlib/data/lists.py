@@ -60,7 +60,7 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
         classes: names of the labels, in order; None takes the number of labels from the first line and numbers them.
 
     Raises ValueError for the first fault, with file and line: another number of labels, a label other than 0 and 1, no
-    label at all, a path that is absolute or leaves the root, the same path twice.
+    label at all, a path that is absolute or leaves the root, the same path twice, more bytes than `reading.MOST_TEXT`.
     """
     path = resolve(path)
     width, rows, flags = len(classes or ()), {}, []  # labels per line; path -> line; labels of each path
@@ -121,7 +121,8 @@ def read_lists(
         size: side to which the images are cut and scaled when they are used, in pixels.
         classes: names of the labels; None takes those of `classes.txt`, else numbers.
         pool: look the images up in this pool instead, by their path or, failing that, by their file name if no other
-            image there has it (published lists of a data set whose folders are named otherwise).
+            image there has it (published lists of a data set whose folders are named otherwise); the columns of labels
+            are matched with its classes, see `column_order`.
         check: refuse a query that is in another part too. False is for looking at broken lists (`audit`).
 
     Raises FileNotFoundError if a file is missing; ValueError for a fault in a list (see `read_list`), an image with two
@@ -221,7 +222,7 @@ def _check_labels(lists: dict[str, ImageList], rows: dict[str, np.ndarray], pool
                          f"{len(differ):,} of {len(known):,} lines differ{columns}{way}.")  # fmt: skip
     if how.startswith("in the only"):
         warnings.warn(f"{lists['train'].source.parent}: the columns of labels were matched with the classes {how}; a "
-                      "classes.txt beside the lists would name them.", stacklevel=4)  # fmt: skip
+                      "classes.txt beside the lists would name them.", stacklevel=3)  # fmt: skip
     return f"; their columns are matched {how}" if how else ""
 
 
