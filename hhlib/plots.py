@@ -4,12 +4,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 RIGHT, WRONG, QUERY, GUIDE = "#0a9e73", "#d55e00", "#404040", "#949494"  # from a colour-blind-safe palette
 SETS = {"query": "#0173b2", "train": "#de8f05", "database": "#029e73"}
+#: Fonts that have Chinese, Japanese and Korean letters; those that are installed draw what the first font lacks.
+MORE_LETTERS = ["Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "Microsoft YaHei"]
+MORE_LETTERS += ["SimHei", "PingFang SC", "Hiragino Sans GB", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS"]
 WIDEST = 8.4  #: inches; wider figures are shrunk by the page, and their text with them
 
 
@@ -17,6 +21,8 @@ def theme() -> None:
     """The look of every figure; called once per notebook."""
     sns.set_theme(style="whitegrid", context="notebook", palette="colorblind", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 100, "figure.figsize": (7, 3.6), "figure.constrained_layout.use": True})
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    plt.rcParams["font.family"] = ["sans-serif", *(name for name in MORE_LETTERS if name in installed)]
     plt.rcParams.update({"axes.titlesize": "medium", "axes.titleweight": "bold", "axes.grid": True})
 
 
@@ -25,7 +31,7 @@ def picture(ax: Axes, image, title: str = "", frame: str | None = None) -> None:
     ax.set_axis_on()
     ax.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
     ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=8, fontweight="normal", pad=3, color=frame or "black")
+    ax.set_title(title, fontsize=8, fontweight="normal", pad=3, color=frame or "black", parse_math=False)  # "Ba$$in"
     ax.spines[:].set(visible=frame is not None, color=frame, linewidth=3)
 
 
@@ -100,7 +106,7 @@ def grouped_counts(ax: Axes, counts: dict[str, np.ndarray], classes: list[str]) 
         ax.set(xticks=[], xlabel=f"{len(classes)} classes")
     else:  # slanted if a name is long
         turn = dict(rotation=45, ha="right") if max(map(len, classes)) > 2 else {}
-        ax.set_xticks(np.arange(len(classes)), classes, fontsize=8, **turn)
+        ax.set_xticks(np.arange(len(classes)), classes, fontsize=8, parse_math=False, **turn)
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 

@@ -168,6 +168,11 @@ def damage(file):
         lambda folder: (folder / "marks.npy").write_bytes(b""),
         lambda folder: (folder / "images.npy").write_bytes((folder / "images.npy").read_bytes()[:-500]),
         lambda folder: (folder / "images.npy").write_bytes(b""),
+        lambda folder: np.save(folder / "images.npy", np.load(folder / "images.npy").astype(np.int64)),
+        lambda folder: np.save(folder / "marks.npy", np.load(folder / "marks.npy").astype(np.float64)),
+        lambda folder: (folder / "marks.npy").write_bytes(b"\x93NUMPY\x01\0\x10\0{'descr': '<u8\n("),  # no header
+        lambda folder: np.savez((folder / "marks.npy").open("wb"), marks=np.zeros(3)),
+        lambda folder: (folder / "cache.json").write_text("[" * 100_000),
     ],
 )
 def test_a_cache_that_lost_something_is_made_whole_again(pool, tmp_path, harm):

@@ -85,6 +85,48 @@ def test_a_damaged_or_dangerous_batch_is_refused(tmp_path):
             sources.cifar10(tmp_path)
 
 
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_batch_of_any_protocol_is_read(tmp_path, protocol, order):
+    images = np.array(np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8), order=order)
+    for labels in ([3, 9], np.array([3, 9]), np.array([3, 9], dtype=">i4")):
+        more = {"bytes": b"\xff", "none": None, "flag": True, "tuple": (1, 2, 3, 4), "large": 10**30, "dict": {"a": {}}}
+        (tmp_path / "batch").write_bytes(pickle.dumps({"data": images, "labels": labels} | more, protocol=protocol))
+        pixels, numbers = cifar.read_batch(tmp_path / "batch")
+        assert (pixels == images).all()
+        assert (numbers.tolist(), numbers.dtype) == ([3, 9], np.int64)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (
+            b"cnumpy\ndtype\n(U\x02u1I00\nI01\ntR(K\x03U\x01|NJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb.",
+            "is not a CIFAR-10",
+        ),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "it has more than 200,000 operations"),  # a memo of 32 GB
+        (b"}" + b"N" + b"\x85" * 10_000 + b"NS'x'\ns.", "or more than 100 tuples"),  # too deep to be a key
+        (b"N" * 300_000, "it has more than 200,000 operations"),
+        (
+            b"}(U\x04data]q\x01(h\x01h\x01eU\x06labels]q\x02(h\x02h\x02eu.",
+            "holds images  list and 2 labels",
+        ),  # of itself
+        (b"}N\x85Ns.", "it lacks 'data'"),
+        (b"(I1\nI2\nt.", "'tuple' object has no attribute 'items'"),
+        (b"s.", "stack underflow"),
+        (b"h\x07.", "index 7"),
+        (b"cnumpy\nload\n(S'x'\ntR.", "it asks for numpy.load, but only NumPy arrays are read"),
+        (b"cos\nsystem\n(S'true'\ntR.", "it asks for os.system"),
+        (b"", "pickle exhausted before seeing STOP"),
+        (b"\xff", "unknown"),
+    ],
+)
+def test_a_hostile_pickle_is_a_sentence(tmp_path, raw, message):
+    (tmp_path / "batch").write_bytes(raw)
+    with pytest.raises(ValueError, match=f"{tmp_path}/batch .*{message}"):
+        cifar.read_batch(tmp_path / "batch")
+
+
 @pytest.mark.parametrize(("name", "sizes"), [("digits", (200, 1_000, 597)), ("shapes", (300, 1_200, 2_000))])
 def test_embedded_data_sets(name, sizes):
     split = data.load(name, seed=3)

@@ -1,5 +1,6 @@
 """Pictures as they come out of cameras, scanners and editors: the right pixels, or the true reason."""
 
+import os
 import struct
 import warnings
 import zlib
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hhlib import data
+from hhlib.data.files import Unusable, read_picture
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 
@@ -184,10 +186,60 @@ def test_a_hundred_megapixels_are_read_without_a_word(opened):
         assert opened("large.png", black(10_000, 10_000))[0, 0].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize(("side", "words"), [(14_000, "it has 196"), (20_000, "it has more than 358")])
+@pytest.mark.parametrize(
+    ("side", "words"), [(14_000, "it has 196: scale it down"), (20_000, "it has more than 358: scale it down")]
+)
 def test_too_many_pixels_are_counted(opened, side, words):
     head = black(side, 1)
     head = head[:20] + struct.pack(">I", side) + head[24:]
     head = head[:29] + struct.pack(">I", zlib.crc32(head[12:29])) + head[33:]  # the height is `side` too
     with pytest.raises(ValueError, match=f"bomb.png is larger than the 179 megapixels .* .{words}"):
         opened("bomb.png", head)
+
+
+@pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (1, 1)])
+def test_the_narrowest_pictures_are_read(opened, size):
+    assert opened("line.png", Image.new("RGB", size, "red"))[3, 3].tolist() == RED
+
+
+@pytest.mark.parametrize("extension", ["gif", "png", "webp", "tif"])
+def test_of_many_pictures_in_one_the_first_is_read(opened, extension):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", *["blue"] * 200)]
+    how = {"lossless": True} if extension == "webp" else {}
+    assert opened(f"film.{extension}", frames[0], save_all=True, append_images=frames[1:], **how)[0, 0].tolist() == RED
+
+
+def test_a_gif_whose_first_picture_is_a_bomb_is_counted(opened):
+    """4 x 4 pixels at its head, 65,535 x 65,535 in its first picture."""
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x08\x01\x00\x00;"
+    with pytest.raises(ValueError, match="bomb.gif is larger than the 179 megapixels"):
+        opened("bomb.gif", b"GIF89a" + struct.pack("<HH", 4, 4) + b"\x80\0\0" + bytes(6) + frame)
+
+
+def test_a_jpeg_of_a_thousand_passes_is_refused(opened, tmp_path):
+    """A pass of 400 bytes takes as long as a whole picture, so a small file could take hours."""
+    Image.new("L", (64, 64), 100).save(tmp_path / "whole.jpg", progressive=True)
+    raw = (tmp_path / "whole.jpg").read_bytes()
+    assert opened("whole.jpg", raw)[0, 0].tolist() == [100] * 3
+    last = raw[raw.rindex(b"\xff\xda") : -2]
+    assert opened("some.jpg", raw[:-2] + 90 * last + raw[-2:])[0, 0].tolist() == [100] * 3
+    with pytest.raises(ValueError, match="many.jpg is made of more than 100 passes .it has 1006: save it anew"):
+        opened("many.jpg", raw[:-2] + 1000 * last + raw[-2:])
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", tmp_path, "/dev/zero"):
+        with pytest.raises(Unusable, match="a folder, a pipe or a device .it must be a file"):
+            read_picture(path, 4)
+    with pytest.raises(Unusable, match="not readable .*none.jpg"):
+        read_picture(tmp_path / "none.jpg", 4)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        data.ImageFiles(tmp_path, ["x" * 300 + ".jpg"], 4)[0]
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path):
+    with (tmp_path / "large.tif").open("wb") as file:
+        file.truncate(2_000_000_000)  # takes no space on the disk
+    with pytest.raises(Unusable, match="larger than the 1.5 GB that are allowed .it has 2.0"):
+        read_picture(tmp_path / "large.tif", 4)

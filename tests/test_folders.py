@@ -109,6 +109,13 @@ def test_names_that_are_no_text_are_named(made):
     assert data.told(found.trouble) == "files whose names are not UTF-8 (1: cat/b\\udcff.jpg)"
 
 
+def test_what_a_terminal_would_obey_is_escaped():
+    found = {"empty files": ["cat/\x1b[2J\n.jpg", "\u202egpj.cat", "\u00e4\u732b.jpg"]}
+    assert data.told(found) == r"empty files (3: cat/\x1b[2J\n.jpg, \u202egpj.cat, \u00e4\u732b.jpg)".replace(
+        r"\u00e4\u732b", "\u00e4\u732b"
+    )
+
+
 def test_a_class_written_in_two_normal_forms_is_one(made):
     found = data.scan(made("\u00c4pfel/1.jpg", "A\u0308pfel/2.jpg"))
     assert found.labels == [["\u00c4pfel"]] * 2

@@ -1,5 +1,10 @@
+import contextlib
 import gzip
 import io
+import itertools
+import os
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hhlib import data
+from hhlib.data import reading
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z"), exclude_characters="/\\:"), min_size=1)
 paths = st.lists(words.map(lambda word: f"images/{word}.jpg"), min_size=1, max_size=8, unique=True)
@@ -86,6 +92,11 @@ def test_what_is_written_is_read(tmp_path_factory, paths, data_, width, suffix):
         (b"a\xff.jpg 1 0\n", "train.txt line 1: the path b'a.xff.jpg' is not UTF-8"),
         (gzip.compress(b"a.jpg 1 0\n" * 50, mtime=0)[:30], "train.txt is a gzip file"),
         (gzip.compress(b"a.jpg 1 0\n", mtime=0)[:-6] + b"xxxxxx", "train.txt is a gzip file"),
+        (gzip.compress(b"a.jpg 1 0\n" * 50, mtime=0)[:12] + b"\xff" * 30, "train.txt is a gzip file that is damaged"),
+        (gzip.compress(b"x" * 3_000_000), "train.txt line 1 has more than 1,048,576 bytes"),
+        (b"a\0.jpg 1 0\n", r"line 1: no file can be called 'a.x00.jpg': too long, a zero byte or no text"),
+        (b"a" * 5000 + b".jpg 1 0\n", "line 1: no file can be called 'a{200}[.]{3}'"),
+        ("a.jpg 1 " + "9" * 5000, "line 1: a label is '9{200}[.]{3}', but"),
     ],
 )
 def test_a_broken_list_is_refused_with_file_and_line(text, message, tmp_path):
@@ -98,7 +109,7 @@ def test_a_list_that_cannot_be_written_leaves_the_old_one(tmp_path):
     for paths, labels in [(["b.jpg"], [[2, 0]]), (["b.jpg"], [[1, 0], [0, 1]])]:
         with pytest.raises(ValueError, match="labels have shape"):
             data.write_list(path, paths, np.array(labels))
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError):
         data.write_list(path, [None], np.array([[1, 0]]))
     assert path.read_text() == "a.jpg 1 0\n"
     assert list(tmp_path.iterdir()) == [path]
@@ -144,7 +155,7 @@ def test_lists_that_contradict_each_other_are_refused_and_can_still_be_audited(p
     assert facts["same_content"] == {"query/train": 1, "query/database": 0, "train/database": 0}
     assert data.audit(read(check=False))["same_content"] is None
     write(lists, "a b/0.png 1 0\na b/2.png 0 1\n", "test.txt")
-    with pytest.raises(ValueError, match=r"train.txt line 1: 'a b/2.png' has other labels elsewhere"):
+    with pytest.raises(ValueError, match=r"train.txt line 1: 'a b/2.png' shows 0 here, but 1 in another list; 2 of 6"):
         read()
     write(lists, "a b/0.png 1 0 0\n", "test.txt")
     with pytest.raises(ValueError, match=r"test.txt has 3 labels .* train.txt has 2"):
@@ -207,3 +218,109 @@ def test_paths_that_would_not_come_back_are_not_written(tmp_path, name):
     with pytest.raises(ValueError, match="train.txt: the path .* (leaves|would not be read back)"):
         data.write_list(tmp_path / "train.txt", [name], np.array([[1, 0]]))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "pipe.txt", tmp_path, "/dev/zero"):
+        with pytest.raises(ValueError, match=f"{path} is a folder, a pipe or a device, but it must be a file"):
+            data.read_list(path)
+
+
+def test_a_text_is_read_in_pieces_up_to_a_bound(tmp_path, monkeypatch):
+    """Blank lines take no memory, however many a gzip file holds; unpacked bytes are counted while they are read."""
+    path = write(tmp_path, gzip.compress(b"a.jpg 1 0\n" + b"\n" * 300_000 + b"b.jpg 0 1"))
+    monkeypatch.setattr(reading, "PIECE", 1 << 13)
+    tracemalloc.start()
+    assert data.read_list(path).lines.tolist() == [1, 300_002]
+    assert tracemalloc.get_traced_memory()[1] < 500_000  # all lines at once would take 2.4 MB
+    tracemalloc.stop()
+    monkeypatch.setattr(reading, "MOST_TEXT", 100_000)
+    with pytest.raises(ValueError, match="train.txt has more than the 100,000 bytes unpacked that are read"):
+        data.read_list(path)
+    with pytest.raises(ValueError, match="classes.txt has 5 bytes, but at most 4 are read"):
+        reading.read_bytes(write(tmp_path, "a\nb\nc", "classes.txt"), 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cat\ndog\ncat\n", "classes.txt line 3: 'cat' is on line 1 already"),
+        ("cat\n\ndog\n", "classes.txt line 2: no name"),
+        ("cat\ndog\nemu\n", "line 1: there are 2 labels, but 3 are expected"),
+    ],
+)
+def test_class_names_are_one_per_line_and_each_once(pictures, tmp_path, text, message):
+    write(tmp_path / "lists", text, "classes.txt")
+    with pytest.raises(ValueError, match=message):
+        data.read_lists(tmp_path / "lists", root=pictures)
+
+
+@pytest.mark.parametrize("name", ["cat\ndog", "cat\u2028dog", "", " cat"])
+def test_class_names_that_would_not_come_back_are_not_written(tmp_path, name):
+    pool = data.Pool(
+        torch.zeros(3, 3, 4, 4, dtype=torch.uint8), torch.eye(3, dtype=torch.uint8), ["a", "b", name], True
+    )
+    part = data.Part(pool, [0])
+    split = data.Split("x", 0, data.PROTOCOLS["digits"], part, part, part)
+    with pytest.raises(ValueError, match="classes.txt: the class .* would not be read back"):
+        data.write_lists(split, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- lists of pictures that a data set has, with columns in any order ----------------------------------------------
+
+
+@pytest.fixture
+def known():
+    """Six pictures of four classes that are not in alphabetical order; no two classes are on the same pictures."""
+    labels = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0], [0, 1, 1, 0]])
+    pixels = torch.zeros(6, 3, 4, 4, dtype=torch.uint8)
+    return data.Pool(pixels, labels.to(torch.uint8), ["sea", "ape", "fox", "cat"], True, [f"{i}.jpg" for i in range(6)])
+
+
+def lists_of(folder, pool, order, change=None):
+    """Lists of two pictures each, whose columns are the pool's classes in this order."""
+    labels = pool.labels.numpy()[:, order]
+    for row in change or ():
+        labels[row] = 1 - labels[row]
+    for start, name in enumerate(["test.txt", "train.txt", "database.txt"]):
+        rows = slice(2 * start, 2 * start + 2)
+        data.write_list(folder / name, pool.paths[rows], labels[rows])
+    return folder
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(4))][::5])
+@pytest.mark.parametrize("named", [True, False])
+def test_columns_are_matched_by_name_or_by_the_labels_themselves(tmp_path, known, order, named):
+    lists = lists_of(tmp_path, known, list(order))
+    if named:
+        (lists / "classes.txt").write_text("\n".join(known.classes[i] for i in order))
+    alphabetical = list(order) == [1, 3, 2, 0]
+    silent = named or alphabetical or list(order) == [0, 1, 2, 3]
+    with contextlib.nullcontext() if silent else pytest.warns(UserWarning, match="in the only order in which"):
+        split = data.read_lists(lists, pool=known)
+    assert split.classes == known.classes
+    assert torch.equal(split.train.labels, known.labels[2:4])
+    how = "by their names" if named else "in alphabetical order" if alphabetical else "in the only order"
+    assert how in split.protocol.about or list(order) == [0, 1, 2, 3]
+
+
+def test_labels_that_differ_in_every_order_are_named(tmp_path, known):
+    says = (
+        "'3.jpg' shows sea and ape and fox here, but cat in the data set; 1 of 6 lines differ, with the columns in al"
+    )
+    with pytest.raises(ValueError, match=f"train.txt line 2: {says}phabetical order .read_lists without pool= takes"):
+        data.read_lists(lists_of(tmp_path, known, [1, 3, 2, 0], change=[3]), pool=known)
+    (tmp_path / "classes.txt").write_text("ape\nsea\nfox\ncat")  # names decide, even where the labels would agree
+    with pytest.raises(ValueError, match="with the columns by their names"):
+        data.read_lists(lists_of(tmp_path, known, [1, 3, 2, 0]), pool=known)
+
+
+def test_an_order_that_two_classes_could_share_is_not_guessed(tmp_path, known):
+    alike = replace(known, labels=known.labels[:, [0, 1, 2, 2]])
+    with pytest.raises(ValueError, match="lines differ"):
+        data.read_lists(lists_of(tmp_path, alike, [3, 0, 2, 1]), pool=alike)
+    narrow = replace(known, labels=known.labels[:, :3], classes=known.classes[:3])
+    with pytest.raises(ValueError, match="train.txt has 4 labels per line, but the data set has 3 classes"):
+        data.read_lists(lists_of(tmp_path, known, [0, 1, 2, 3]), pool=narrow)

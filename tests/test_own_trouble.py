@@ -152,8 +152,13 @@ def test_a_picture_is_checked_once_until_it_changes(made, load, tmp_path):
     with pytest.raises(ValueError, match=r"damaged or cut short .1: cat/7.png"):  # what is wrong is not forgotten
         load(root)
     Image.new("L", (4, 4)).save(root / "cat/7.png")
-    (tmp_path / "data/cache/own-checked.npy").write_bytes(b"broken")
-    assert sum(load(root).sizes.values()) == 40
+    verdicts = tmp_path / "data/cache/own-checked.npy"
+    huge = {"descr": "<u8", "fortran_order": False, "shape": (1 << 44,)}
+    with verdicts.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, huge)  # 140 TB that are not there
+    for harm in (verdicts.read_bytes(), b"broken", b"PK\3\4", b""):
+        verdicts.write_bytes(harm)
+        assert sum(load(root).sizes.values()) == 40
 
 
 def test_classes_that_differ_only_in_case_are_named(made, load):

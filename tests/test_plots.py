@@ -1,9 +1,11 @@
+import io
 import math
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import font_manager
 from matplotlib.text import Text
 
 from hhlib import plots
@@ -111,3 +113,24 @@ def test_distances_are_two_piles_of_shares():
     assert [bar.get_x() + bar.get_width() / 2 for bar in ax.containers[0]] == pytest.approx(range(5))
     assert list(ax.lines[0].get_xdata()) == [2, 2]  # half of the bits
     assert ax.get_title() == "mine"
+
+
+def test_names_of_classes_are_set_as_they_are_written():
+    """Two dollar signs would be a formula, or an error that stops the page."""
+    names = ["Ba$$in", "$\\frac$", "a$b$c", "x_{y"]
+    sheet = plots.contact_sheet(np.zeros((4, 3, 8, 8), np.uint8), names)
+    figure, ax = plt.subplots()
+    plots.grouped_counts(ax, {"query": np.arange(4)}, names)
+    for drawn in (sheet, figure):
+        drawn.savefig(io.BytesIO())
+        plt.close(drawn)
+    drawn = [text for text in [ax.title for ax in sheet.axes] + ax.get_xticklabels() if text.get_text()]
+    assert [text.get_text() for text in drawn] == 2 * names
+    assert not any(text.get_parse_math() for text in drawn)
+
+
+def test_only_fonts_that_are_installed_are_offered():
+    plots.theme()
+    first, *more = plt.rcParams["font.family"]
+    assert first == "sans-serif"
+    assert set(more) == set(plots.MORE_LETTERS) & {font.name for font in font_manager.fontManager.ttflist}

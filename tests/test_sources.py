@@ -203,6 +203,17 @@ def test_coco_split(coco_root, monkeypatch):
         data.load("coco", root=coco_root)
 
 
+def test_published_coco_lists_have_their_columns_in_alphabetical_order(coco_root, tmp_path, monkeypatch):
+    rule(monkeypatch, "coco", query=2, train=3, size=3)
+    pool = sources.pool_of("coco", coco_root, 4)
+    column = [pool.classes.index(name) for name in sorted(pool.classes)]  # thing1, thing10, thing11, thing13, ...
+    for name, rows in (("test", [6, 7]), ("train", [0, 1, 2]), ("database", [3, 4, 5])):
+        data.write_list(tmp_path / f"{name}.txt", [pool.paths[row] for row in rows], pool.labels[rows][:, column])
+    split = data.load("coco", root=coco_root, lists=tmp_path, size=4)
+    assert torch.equal(split.database.labels, pool.labels[3:6])
+    assert split.classes == pool.classes
+
+
 def test_bad_coco_files_are_refused(coco_root):
     file = coco_root / "coco/annotations/instances_val2014.json"
     good = json.loads(file.read_text())
@@ -212,18 +223,45 @@ def test_bad_coco_files_are_refused(coco_root):
         ({"annotations": [{"image_id": 7, "category_id": 1}]}, "an annotation names image 7, category 1, which is not"),
         (
             {"images": [{"id": 100, "file_name": "../x.jpg"}], "annotations": []},
-            r"'val2014/../x.jpg' is not in val",
+            r"the picture '../x.jpg' is not in val2014 itself",
         ),
+        ({"images": [*good["images"], good["images"][0]]}, "an id or a file_name is there twice"),
+        ({"images": [*good["images"], good["images"][0] | {"id": 7}]}, "an id or a file_name is there twice"),
+        ({"images": [{"id": 100, "file_name": 5}]}, "TypeError: file_name is 5"),
+        ({"images": [{"id": 100, "file_name": "\ud800.jpg"}], "annotations": []}, "no file can be called '.*ud800"),
+        ({"categories": [*good["categories"], {"id": 1000, "name": "thing1"}]}, "an id or a name is there twice"),
+        ({"categories": [{"id": i, "name": str(i)} for i in (1, "2")]}, "is not an annotation file of COCO .TypeError"),
+        ({"annotations": [{"image_id": [], "category_id": 1}]}, "names image|is not an annotation file"),
+        ({"annotations": [7]}, "is not an annotation file of COCO .TypeError"),
     ]:
         file.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message):
             sources.pool_of("coco", coco_root, 4)
+    file.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="instances_val2014.json is not an annotation file of COCO .RecursionError"):
+        sources.pool_of("coco", coco_root, 4)
     file.write_text(json.dumps(good)[:-50])
     with pytest.raises(ValueError, match="instances_val2014.json is not an annotation file of COCO .JSONDecodeError"):
         sources.pool_of("coco", coco_root, 4)
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"missing: .*instances_val2014.json; data.load.'coco', download=True."):
         data.load("coco", root=coco_root)
+
+
+def test_pictures_and_classes_that_no_table_can_hold_are_refused(coco_root):
+    file = coco_root / "coco/annotations/instances_val2014.json"
+    images = [{"id": i, "file_name": f"{i}.jpg"} for i in range(70_000)]
+    categories = [{"id": i, "name": str(i)} for i in range(70_000)]
+    file.write_text(json.dumps({"images": images, "categories": categories, "annotations": []}))
+    with pytest.raises(ValueError, match="has 70,000 classes and 70,000 pictures; their product may be 4,294,967,296"):
+        sources.pool_of("coco", coco_root, 4)
+
+
+def test_annotations_of_nothing_are_refused(coco_root):
+    for file in (coco_root / "coco/annotations").iterdir():
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    with pytest.raises(ValueError, match="none of the pictures of MS-COCO 2014 has a label"):
+        sources.pool_of("coco", coco_root, 4)
 
 
 # --- ImageNet ----------------------------------------------------------------------------------------------------

@@ -84,15 +84,16 @@ class KeptRows:
 
     def _todo(self) -> np.ndarray | None:
         """Rows to compute; None if one of the files is missing or cut short. Refuses rows of something else."""
-        key, marks = self.key, None
-        with suppress(ValueError, OSError, EOFError):
+        key, kinds = self.key, None
+        with suppress(Exception):  # whatever a damaged file makes a reader raise
             key = json.loads((self.folder / "cache.json").read_text())
             images, marks = (np.load(self.folder / name, mmap_mode="r") for name in NAMES[1:])  # "r+" appends zeros
+            kinds = [(array.shape, array.dtype) for array in (images, marks)]
         if key != self.key:
             raise ValueError(
                 f"{self.folder} is a cache of other pictures, or at another size; delete it or name another."
             )
-        if marks is None or images.shape != self.shape or marks.shape != (len(self.facts), 2):
+        if kinds != [(self.shape, np.dtype(self.kind)), ((len(self.facts), 2), np.dtype(np.uint64))]:
             return None
         return np.flatnonzero((marks[:, 0] != self.facts) | (marks[:, 1] == 0))
 

@@ -20,8 +20,9 @@ def unusable(root: Path, paths: list[str], verdicts: Path) -> dict[str, list[str
     """
     facts = np.array([_fact(root, path) for path in paths], dtype=np.uint64)
     fine = np.empty(0, dtype=np.uint64)
-    with suppress(OSError, ValueError, EOFError):  # none yet, or damaged: all are opened
-        fine = np.load(verdicts, allow_pickle=False)
+    with suppress(Exception):  # none yet, or damaged: all are opened
+        kept = np.load(verdicts, mmap_mode="r", allow_pickle=False)  # mapped: a damaged head takes no memory
+        fine = kept if kept.dtype == np.uint64 else fine
     good = np.isin(facts, fine)  # (n,) bool
     todo, wrong = np.flatnonzero(~good), {}
     try:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from hhlib.common import check_whole, resolve
+from hhlib.data.reading import brief
 
 #: What Pillow may open, whatever a file is called: no PostScript, which would start another program. JPEG includes MPO.
 FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"] + ["AVIF"] * features.check("avif")
@@ -34,22 +35,32 @@ OTHER_FORMATS |= {} if "AVIF" in FORMATS else {".avif": "AVIF"}
 MOST_PIXELS = 178_956_970
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS
 TOO_LARGE = f"larger than the {MOST_PIXELS / 1e6:.0f} megapixels that are allowed"
+MOST_BYTES = 1_500_000_000  #: of a picture's file: as many pixels of four channels with 16 bits, not compressed
+MOST_SCANS = 100  #: passes of a progressive JPEG, which has about ten; each takes time, but hardly any bytes
 #: EXIF orientation -> what turns the picture upright.
 _TO = Image.Transpose
 TURNS = {2: _TO.FLIP_LEFT_RIGHT, 3: _TO.ROTATE_180, 4: _TO.FLIP_TOP_BOTTOM, 5: _TO.TRANSPOSE}
 TURNS |= {6: _TO.ROTATE_270, 7: _TO.TRANSVERSE, 8: _TO.ROTATE_90}
 
+MOST_PATH = 4096  #: characters of a path, the limit of Linux
 DECODER = 3  #: changes when pictures are decoded in another way, so that older caches are not reused
 
 
 def clean_path(text: str, place: str) -> str:
     """A path as it is compared and joined, "./a//b.jpg" -> "a/b.jpg"; `place` is where it came from, for messages.
 
-    Raises ValueError for a path that leaves the root folder: absolute, with a drive, or beginning with "..".
+    Raises ValueError for a path that leaves the root folder: absolute, with a drive, or beginning with ".."; and for
+    one that no file can have.
     """
+    try:
+        fits = "\0" not in text and len(text.encode()) <= MOST_PATH
+    except UnicodeEncodeError:  # half a letter, as JSON and file systems can hold it
+        fits = False
+    if not fits:
+        raise ValueError(f"{place}: no file can be called '{brief(text)}': too long, a zero byte or no text in UTF-8.")
     path = posixpath.normpath(text.replace("\\", "/"))
     if path.startswith(("/", "../")) or path in ("..", ".") or re.match(r"[A-Za-z]:/", path):
-        raise ValueError(f"{place}: the path {text!r} leaves the root folder.")
+        raise ValueError(f"{place}: the path '{brief(text)}' leaves the root folder.")
     return path
 
 
@@ -97,7 +108,7 @@ class ImageFiles:
     def file(self, row: int) -> Path:
         """The file of a picture. Raises FileNotFoundError, with the list's line, if it is missing."""
         path = self.root / self.paths[row]
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise FileNotFoundError(f"{self._told(row)}there is no file {path}.")
         return path
 
@@ -129,17 +140,38 @@ def read_picture(file: str | Path | BinaryIO, size: int) -> Tensor:
     Raises Unusable, whatever is wrong with it.
     """
     try:
+        if isinstance(file, (str, Path)):
+            _check_file(file)
         with Image.open(file, formats=FORMATS) as image:
+            _check_scans(image)
             return square_picture(image, size)
     except UnidentifiedImageError:
         raise Unusable(f"no {', '.join(FORMATS[:-1])} or {FORMATS[-1]}, or damaged at the start") from None
     except Image.DecompressionBombError:
-        raise Unusable(f"{TOO_LARGE} (it has more than {2 * MOST_PIXELS / 1e6:.0f})") from None
+        raise Unusable(f"{TOO_LARGE} (it has more than {2 * MOST_PIXELS / 1e6:.0f}: scale it down)") from None
     except (MemoryError, Unusable):
         raise
     except Exception as error:  # whatever a damaged file makes a decoder raise
         reason = "damaged or cut short" if getattr(error, "errno", None) is None else "not readable"
-        raise Unusable(f"{reason} ({error})") from error
+        raise Unusable(f"{reason} ({brief(error)})") from error
+
+
+def _check_file(file: str | Path) -> None:
+    """Raise Unusable for what is no file, or too large a one."""
+    if os.path.exists(file) and not os.path.isfile(file):
+        raise Unusable("a folder, a pipe or a device (it must be a file)")
+    if (size := os.path.getsize(file)) > MOST_BYTES:
+        raise Unusable(f"larger than the {MOST_BYTES / 1e9:g} GB that are allowed (it has {size / 1e9:.1f})")
+
+
+def _check_scans(image: Image.Image) -> None:
+    """Raise Unusable if a progressive JPEG would take far longer to decode than its size lets expect."""
+    if image.info.get("progressive"):
+        place = image.fp.tell()
+        image.fp.seek(0)
+        if (scans := image.fp.read().count(b"\xff\xda")) > MOST_SCANS:
+            raise Unusable(f"made of more than {MOST_SCANS} passes (it has {scans}: save it anew)")
+        image.fp.seek(place)
 
 
 def square_picture(image: Image.Image, size: int) -> Tensor:
@@ -149,7 +181,7 @@ def square_picture(image: Image.Image, size: int) -> Tensor:
     raises where it is damaged or cut short.
     """
     if image.width * image.height > MOST_PIXELS:
-        raise Unusable(f"{TOO_LARGE} (it has {image.width * image.height / 1e6:.0f})")
+        raise Unusable(f"{TOO_LARGE} (it has {image.width * image.height / 1e6:.0f}: scale it down)")
     image.draft("RGB", (size, size))  # a JPEG decoder can scale down by 2, 4 or 8 for free
     square = ImageOps.fit(_in_colour(image), (size, size), Image.Resampling.BICUBIC)
     if square.mode == "RGBA":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hhlib.common import Missing, resolve
 from hhlib.data.files import EXTENSIONS, OTHER_FORMATS
+from hhlib.data.reading import brief
 
 #: What systems and archives leave behind, in small letters: never a class and never a picture.
 JUNK = {"@eadir", "__macosx", "thumbs.db", "desktop.ini", "#recycle", "$recycle.bin", "system volume information"}
@@ -61,11 +62,11 @@ def scan(root: str | Path) -> Scan:
 def told(found: dict[str, list[str]], names: int = 3) -> str:
     """Reasons with counts and first names: "links that lead nowhere (2: dog/1.jpg, dog/2.jpg); empty files (...)"."""
     several = (
-        f"{reason} ({len(paths):,}: {', '.join(paths[:names])}{', ...' if len(paths) > names else ''})"
+        f"{reason} ({len(paths):,}: {', '.join(map(brief, paths[:names]))}{', ...' if len(paths) > names else ''})"
         for reason, paths in found.items()
         if paths
     )
-    return "; ".join(several).encode(errors="backslashreplace").decode()  # a name may be no text
+    return "; ".join(several)
 
 
 def _is_split(firsts: Iterable[str]) -> bool:

@@ -8,8 +8,9 @@ import codecs
 import gzip
 import posixpath
 import re
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -18,7 +19,9 @@ import numpy as np
 import torch
 
 from hhlib.common import Missing, atomic, resolve
+from hhlib.data.columns import column_order
 from hhlib.data.files import ImageFiles, clean_path
+from hhlib.data.reading import brief, read_lines, read_text
 from hhlib.data.splits import Part, Pool, Split, given_split
 
 #: The three files and the part that each holds.
@@ -57,23 +60,24 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
         classes: names of the labels, in order; None takes the number of labels from the first line and numbers them.
 
     Raises ValueError for the first fault, with file and line: another number of labels, a label other than 0 and 1, no
-    label at all, a path that is absolute or leaves the root, the same path twice.
+    label at all, a path that is absolute or leaves the root, the same path twice, more bytes than `reading.MOST_TEXT`.
     """
     path = resolve(path)
-    numbered = [(i, line.strip()) for i, line in enumerate(_raw_lines(path), start=1) if line.strip()]
-    if not numbered:
+    width, rows, flags = len(classes or ()), {}, []  # labels per line; path -> line; labels of each path
+    for number, line in _lines(path):
+        width = width or len(_trailing_labels(line))
+        if width == 1:
+            raise ValueError(f"{path} has one number per line, but a label is a 0 or 1 for each class: class 2 of 3 is "
+                             "written 0 0 1.")  # fmt: skip
+        name, labels = _parse(line, width, f"{path} line {number}")
+        if rows.setdefault(name, number) != number:
+            raise ValueError(f"{path} line {number}: '{brief(name)}' is on line {rows[name]} already.")
+        flags.append(labels)
+    if not rows:
         raise ValueError(f"{path} lists no image.")
-    width = len(classes) if classes else len(_trailing_labels(numbered[0][1]))
-    if width == 1:
-        raise ValueError(f"{path} has one number per line, but a label is a 0 or 1 for each class: class 2 of 3 is "
-                         "written 0 0 1.")  # fmt: skip
-    lines = np.array([number for number, _ in numbered])
-    paths, flags = zip(*(_parse(line, width, f"{path} line {number}") for number, line in numbered), strict=True)
-    labels = np.frombuffer(b"".join(flags), dtype=np.uint8).reshape(len(paths), width) - ord("0")
+    labels = np.frombuffer(b"".join(flags), dtype=np.uint8).reshape(len(rows), width) - ord("0")
     names = list(classes) if classes else [str(i) for i in range(width)]
-    listed = ImageList(path, list(paths), labels, names, lines, resolve(root or path.parent))
-    _check_no_repeat(paths, listed, str)
-    return listed
+    return ImageList(path, list(rows), labels, names, np.array([*rows.values()]), resolve(root or path.parent))
 
 
 def write_list(path: str | Path, paths: list[str], labels: np.ndarray) -> None:
@@ -117,37 +121,38 @@ def read_lists(
         size: side to which the images are cut and scaled when they are used, in pixels.
         classes: names of the labels; None takes those of `classes.txt`, else numbers.
         pool: look the images up in this pool instead, by their path or, failing that, by their file name if no other
-            image there has it (published lists of a data set whose folders are named otherwise).
+            image there has it (published lists of a data set whose folders are named otherwise); the columns of labels
+            are matched with its classes, see `column_order`.
         check: refuse a query that is in another part too. False is for looking at broken lists (`audit`).
 
     Raises FileNotFoundError if a file is missing; ValueError for a fault in a list (see `read_list`), an image with two
     different labels, an unknown path.
     """
     folder = resolve(folder)
-    file = folder / "classes.txt"
-    if classes is None and file.is_file():
-        try:
-            classes = file.read_text(encoding="utf-8-sig").strip().splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} is not UTF-8 text ({error}).") from error
+    if classes is None and (folder / "classes.txt").is_file():
+        classes = _read_names(folder / "classes.txt")
     lists = {part: read_list(file, root=root or folder, classes=classes) for part, file in find_lists(folder).items()}
     classes = lists["train"].classes
     for listed in lists.values():
         if (width := len(listed.classes)) != len(classes):
             raise ValueError(f"{listed.source} has {width} labels per line, but train.txt has {len(classes)}.")
-    pool = pool or _pool_of(list(lists.values()), size)
+    own, pool = pool is None, pool or _pool_of(list(lists.values()), size)
     place = _places(pool)
-    parts = {part: Part(pool, _rows(listed, pool, place)) for part, listed in lists.items()}
-    return given_split(folder.name, **parts, about=f"The lists in {folder}.", check=check)
+    rows = {part: _rows(listed, pool, place) for part, listed in lists.items()}
+    how = _check_labels(lists, rows, pool, "another list" if own else "the data set")
+    parts = {part: Part(pool, found) for part, found in rows.items()}
+    return given_split(folder.name, **parts, about=f"The lists in {folder}{how}.", check=check)
 
 
 def write_lists(split: Split, folder: str | Path) -> None:
     """Write a split as the three list files and `classes.txt`, to be read by `read_lists`."""
     folder = resolve(folder)
+    if odd := [name for name in split.classes if name != name.strip() or len(name.splitlines()) != 1]:
+        raise ValueError(f"{folder / 'classes.txt'}: the class {odd[0]!r} would not be read back as it is.")
     for name, part in split.parts().items():
         write_list(folder / LIST_NAMES[name], part.paths, part.labels.numpy())
     with atomic(folder / "classes.txt") as draft:
-        draft.write_text("\n".join(split.classes) + "\n")
+        draft.write_text("\n".join(split.classes) + "\n", encoding="utf-8")
 
 
 def holds_lists(folder: Path) -> bool:
@@ -187,25 +192,57 @@ def _places(pool: Pool) -> dict[str, int]:
 
 
 def _rows(listed: ImageList, pool: Pool, place: dict[str, int]) -> np.ndarray:
-    """The rows of a list's images in the pool, which must have them with the same labels: (n,)."""
+    """The rows of a list's images in the pool, which must have them all, and none by two names: (n,)."""
     rows = np.array([place.get(path, place.get(posixpath.basename(path), -1)) for path in listed.paths])
     if len(unknown := np.flatnonzero(rows < 0)):
-        raise ValueError(f"{listed.where(unknown[0])}: the data set has no image {listed.paths[unknown[0]]!r}.")
-    _check_no_repeat(rows.tolist(), listed, pool.path)
-    if len(differ := np.flatnonzero((pool.labels.numpy()[rows] != listed.labels).any(axis=1))):
-        raise ValueError(f"{listed.where(differ[0])}: {listed.paths[differ[0]]!r} has other labels elsewhere.")
+        raise ValueError(f"{listed.where(unknown[0])}: the data set has no image '{brief(listed.paths[unknown[0]])}'.")
+    first = {}
+    for row, line in zip(rows.tolist(), listed.lines, strict=True):
+        if first.setdefault(row, line) != line:
+            raise ValueError(f"{listed.source} line {line}: '{brief(pool.path(row))}' is on line {first[row]} already.")
     return rows
 
 
-def _raw_lines(path: Path) -> list[bytes]:
-    raw = path.read_bytes()
-    try:
-        text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+def _check_labels(lists: dict[str, ImageList], rows: dict[str, np.ndarray], pool: Pool, other: str) -> str:
+    """Raise ValueError unless lists and pool tell the same of each image; says how columns were matched, if not by
+    their place."""
+    width, names = len(pool.classes), lists["train"].classes
+    if len(names) != width:
+        raise ValueError(f"{lists['train'].source} has {len(names)} labels per line, but {other} has {width} classes.")
+    listed, known = np.concatenate([each.labels for each in lists.values()]), pool.labels.numpy()
+    known = known[np.concatenate([*rows.values()])]  # (n, C), of the images of all lists
+    order, how, differ = column_order(listed, known, names, pool.classes)
+    if len(differ):
+        each, row = [(each, row) for each in lists.values() for row in range(len(each))][differ[0]]
+        shown = ([pool.classes[i] for i in np.flatnonzero(of[differ[0]])] for of in (listed[:, order], known))
+        here, there = (brief(" and ".join(names)) or "nothing" for names in shown)
+        path, columns = brief(each.paths[row]), f", with the columns {how}" if how else ""
+        way = " (read_lists without pool= takes the labels of the lists)" * (other == "the data set")
+        raise ValueError(f"{each.where(row)}: '{path}' shows {here} here, but {there} in {other}; "
+                         f"{len(differ):,} of {len(known):,} lines differ{columns}{way}.")  # fmt: skip
+    if how.startswith("in the only"):
+        warnings.warn(f"{lists['train'].source.parent}: the columns of labels were matched with the classes {how}; a "
+                      "classes.txt beside the lists would name them.", stacklevel=3)  # fmt: skip
+    return f"; their columns are matched {how}" if how else ""
+
+
+def _read_names(file: Path) -> list[str]:
+    """The names of the labels, one per line, each once."""
+    lines = {}
+    for line, name in enumerate(map(str.strip, read_text(file).rstrip().splitlines()), start=1):
+        if not name or lines.setdefault(name, line) != line:
+            wrong = f"'{brief(name)}' is on line {lines[name]} already" if name else "no name"
+            raise ValueError(f"{file} line {line}: {wrong}.")
+    return [*lines]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The numbered lines of a list, without the mark that some editors put first."""
+    for number, line in read_lines(path):
+        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and number == 1:
             raise ValueError(f"{path} is UTF-16 text, but it must be UTF-8.")
-        return text.removeprefix(codecs.BOM_UTF8).split(b"\n")
-    except (OSError, EOFError) as error:
-        raise ValueError(f"{path} is a gzip file that is damaged or cut short.") from error
+        if line := line.removeprefix(codecs.BOM_UTF8) if number == 1 else line:
+            yield number, line
 
 
 def _parse(line: bytes, width: int, place: str) -> tuple[str, bytes]:
@@ -219,23 +256,15 @@ def _parse(line: bytes, width: int, place: str) -> tuple[str, bytes]:
             wrong = "there is no label after the path; a line is a path and then 0 or 1 for each class."
         elif len(found) == width:
             odd = next(label for label in found if label not in (b"0", b"1"))
-            wrong = f"a label is {odd.decode()!r}, but it must be 0 or 1."
+            wrong = f"a label is '{brief(odd.decode())}', but it must be 0 or 1."
         raise ValueError(f"{place}: {wrong}")
     try:
         return clean_path(name.decode(), place), b"".join(labels)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{place}: the path {name!r} is not UTF-8 text.") from error
+        raise ValueError(f"{place}: the path {name[:200]!r} is not UTF-8 text.") from error
 
 
 def _trailing_labels(line: bytes) -> list[bytes]:
     """The numbers at the end of a line."""
     words = reversed(line.split()[1:])
     return [*takewhile(lambda word: re.fullmatch(rb"[+-]?[\d.]+(e[+-]?\d+)?", word), words)][::-1]
-
-
-def _check_no_repeat(images: list, listed: ImageList, name: Callable) -> None:
-    """Raise ValueError if an image, whatever it is called, is on two lines of a list."""
-    first = {}
-    for image, line in zip(images, listed.lines, strict=True):
-        if first.setdefault(image, line) != line:
-            raise ValueError(f"{listed.source} line {line}: {name(image)!r} is on line {first[image]} already.")

@@ -1,8 +1,12 @@
 """Your own pictures: from a folder, or a table of paths and label names, to a pool and a split."""
 
 import csv
+import io
+import os
+import reprlib
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +18,8 @@ from hhlib.data.checking import unusable
 from hhlib.data.files import ImageFiles, clean_path
 from hhlib.data.folders import scan, told
 from hhlib.data.protocols import split_pool
-from hhlib.data.splits import Part, Pool, Split, given_split
+from hhlib.data.reading import brief, read_text
+from hhlib.data.splits import Part, Pool, Split, given_split, zeros
 
 
 def own_split(
@@ -124,29 +129,17 @@ def table_pool(
     root = resolve(root or table.parent)
     if not separator:
         raise ValueError("separator is '', but it must be what separates two labels, such as ';'.")
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns, entries = reader.fieldnames, [(reader.line_num, entry) for entry in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is not a CSV file in UTF-8 ({error}).") from error
-    if not {"path", "labels"} <= set(columns or ()):
-        raise ValueError(f"{table} has the columns {columns}, but it needs path and labels.")
-    lines, labels, missing = {}, [], []  # path -> line; label names of each picture; (place, path)
-    for line, entry in entries:
-        path, place = (entry["path"] or "").strip(), f"{table} line {line}"
-        if not path:
-            raise ValueError(f"{place}: no path.")
-        if None in entry:
-            raise ValueError(f"{place}: more fields than the head names; put labels between quotes, or use ';'.")
+    lines, labels, missing = {}, [], []  # path -> line; label names of each picture; messages
+    for line, path, words in _entries(table):
+        place = f"{table} line {line}"
         path = clean_path(path, place)
         if path in lines:
-            raise ValueError(f"{place}: {path} is on line {lines[path]} already.")
-        if not (root / path).is_file():
-            missing.append(f"{place}: there is no file {root / path}")
+            raise ValueError(f"{place}: {brief(path)} is on line {lines[path]} already.")
+        if not os.path.isfile(root / path):
+            missing.append(f"{place}: there is no file {root / brief(path)}")
             continue
         lines[path] = line
-        labels.append([name for word in (entry["labels"] or "").split(separator) if (name := word.strip())])
+        labels.append([name for word in words.split(separator) if (name := word.strip())])
     if missing:
         said = missing[0] + (f", and {len(missing) - 1:,} more pictures are missing" if len(missing) > 1 else "")
         if not skip:
@@ -156,16 +149,38 @@ def table_pool(
     return _pool(root, list(lines), labels, size, flip, where.__getitem__)
 
 
+def _entries(table: Path) -> Iterator[tuple[int, str, str]]:
+    """The line, path and labels of each picture in a table, as they stand."""
+    reader = csv.DictReader(io.StringIO(read_text(table), newline=""))
+    try:
+        columns = [*(reader.fieldnames or ())]
+        if [columns.count(name) for name in ("path", "labels")] != [1, 1]:
+            raise ValueError(
+                f"{table} has the columns {reprlib.repr(columns)}, but it needs path and labels, once each."
+            )
+        for entry in reader:
+            place, path, words = f"{table} line {reader.line_num}", (entry["path"] or "").strip(), entry["labels"] or ""
+            if not path:
+                raise ValueError(f"{place}: no path.")
+            if None in entry:
+                raise ValueError(f"{place}: more fields than the head names; put labels between quotes, or use ';'.")
+            if "\n" in path or "\n" in words:  # the rest of the table would be one label
+                raise ValueError(f"{place}: a path or label goes over several lines; a quote that ends it is missing.")
+            yield reader.line_num, path, words
+    except csv.Error as error:
+        raise ValueError(f"{table} line {reader.line_num + 1} is not CSV ({error}).") from error
+
+
 def _pool(root, paths, names, size, flip, where=None, unlabelled=False) -> Pool:
     """A pool of pictures with these label names each."""
     classes = sorted({name for each in names for name in each})
     if len(classes) < 2 and not unlabelled:
         raise ValueError(f"{root} shows {len(classes)} classes ({', '.join(classes)}), but needs two.")
-    if alike := [name for name, n in Counter(map(str.casefold, classes)).items() if n > 1]:
+    if alike := {name for name, n in Counter(map(str.casefold, classes)).items() if n > 1}:
         which = ", ".join(name for name in classes if name.casefold() in alike)
         warnings.warn(f"{root}: the classes {which} differ only in case, and count as different.", stacklevel=5)
     column = {name: i for i, name in enumerate(classes)}
-    labels = torch.zeros(len(paths), len(classes), dtype=torch.uint8)
+    labels = torch.from_numpy(zeros(len(paths), len(classes), str(root)))
     for row, each in enumerate(names):
         labels[row, [column[name] for name in each]] = 1
     return Pool(ImageFiles(root, paths, size, where), labels, classes, flip, paths)

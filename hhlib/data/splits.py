@@ -16,6 +16,9 @@ from torch.utils.data import Dataset
 from hhlib.common import Missing, check_share, check_whole
 from hhlib.data.files import ImageFiles
 
+#: Numbers in a table of labels, one for each picture and class: all 14 million pictures of ImageNet with 300 classes.
+MOST_LABELS = 1 << 32
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -165,6 +168,15 @@ def given_split(name: str, query: Part, train: Part, database: Part, *, about: s
     return split
 
 
+def zeros(images: int, classes: int, place: str) -> np.ndarray:
+    """Labels to be filled, (images, classes) uint8. Raises ValueError if there are more than `MOST_LABELS`."""
+    if images * classes > MOST_LABELS:
+        raise ValueError(
+            f"{place} has {classes:,} classes and {images:,} pictures; their product may be {MOST_LABELS:,}."
+        )
+    return np.zeros((images, classes), dtype=np.uint8)
+
+
 def one_hot(numbers: np.ndarray, num_classes: int) -> Tensor:
     """Class numbers (n,) -> one-hot labels (n, C) uint8."""
     return torch.from_numpy(np.eye(num_classes, dtype=np.uint8)[np.asarray(numbers)])
@@ -177,6 +189,8 @@ def listed_pool(root: Path, paths: list[str], labels: np.ndarray, classes: list[
     """
     labelled = np.flatnonzero(labels.any(axis=1))
     paths = [paths[row] for row in labelled]
+    if not paths:
+        raise ValueError(f"{root}: none of {what} has a label.")
     folders = {posixpath.dirname(path) for path in paths}
     there = {f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)}
     kept = [row for row, path in enumerate(paths) if path in there]

@@ -6,6 +6,7 @@ import numpy as np
 
 from hhlib.common import Missing
 from hhlib.data.download import Archive
+from hhlib.data.reading import brief, read_bytes, read_text
 from hhlib.data.splits import Pool, listed_pool
 
 FOLDER = "nus-wide"  #: label files, image list and the pictures in `Flickr/`
@@ -36,10 +37,10 @@ def nuswide(root: Path, size: int, *, concepts: int = CONCEPTS, small: bool = Fa
 def read_image_list(folder: Path) -> list[str]:
     r"""The official order of the images: lines like ``actor\0001_2124494179.jpg`` -> "actor/0001_2124494179.jpg"."""
     file = _first(folder, ["ImageList/Imagelist.txt", "ImageList/ImageList.txt", "Imagelist.txt"], "image list")
-    paths = [line.strip().replace("\\", "/") for line in file.read_text().splitlines()]
+    paths = [line.strip().replace("\\", "/") for line in read_text(file).splitlines()]
     odd = next((i for i, path in enumerate(paths) if not path or path.startswith("/") or ".." in path.split("/")), None)
     if odd is not None:
-        raise ValueError(f"{file} line {odd + 1}: {paths[odd]!r} is not a relative path of an image.")
+        raise ValueError(f"{file} line {odd + 1}: '{brief(paths[odd])}' is not a relative path of an image.")
     return paths
 
 
@@ -51,10 +52,11 @@ def read_concepts(folder: Path, images: int) -> tuple[list[str], np.ndarray]:
         raise ValueError(f"{place} holds {len(files)} files Labels_<concept>.txt, but NUS-WIDE has {CONCEPTS}.")
     labels = np.empty((images, CONCEPTS), dtype=np.uint8)
     for column, file in enumerate(files):
-        lines = file.read_bytes().split()
+        lines = read_bytes(file).split()
         if set(lines) - {b"0", b"1"}:
             odd = next(i for i, line in enumerate(lines) if line not in (b"0", b"1"))
-            raise ValueError(f"{file} line {odd + 1}: {lines[odd].decode(errors='replace')!r}, but it must be 0 or 1.")
+            found = lines[odd][:20].decode(errors="replace")
+            raise ValueError(f"{file} line {odd + 1}: {found!r}, but it must be 0 or 1.")
         if len(lines) != images:
             raise ValueError(f"{file} has {len(lines):,} lines, but the image list has {images:,}.")
         labels[:, column] = np.frombuffer(b"".join(lines), dtype=np.uint8) - ord("0")
