@@ -25,9 +25,9 @@ TABLE = PROJECT / "results" / "licences.csv"
 UNREACHED = 3
 #: Licences under which anybody may use a package for any purpose. The kit passes no package on: pip fetches each.
 ALLOWED = {
-    *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "ISC", "MIT", "MIT-CMU", "MPL-2.0"),
-    *("PSF-2.0", "Python-2.0", "Unlicense", "Zlib", "Apache-2.0 WITH LLVM-exception"),
-    "LicenseRef-NVIDIA",  # of CUDA, which PyTorch needs on Linux: free to use, not open source
+    *("0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0"),
+    *("ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib"),
+    *("LicenseRef-NVIDIA", "LicenseRef-NVIDIA-Proprietary"),  # CUDA, for PyTorch on Linux: free to use, no open source
 }
 #: What metadata say that is no SPDX name -> the SPDX name. The first that is found in the text counts.
 WORDS = {
@@ -44,6 +44,8 @@ WORDS = {
     "2-clause": "BSD-2-Clause",
     "bsd": "BSD-3-Clause",
 }
+#: Of packages that name no licence: what the same package says at conda-forge, and NVIDIA of all of CUDA.
+STATED = {"mlcroissant": "Apache-2.0", "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary"}
 
 
 def key(name: str) -> str:
@@ -58,17 +60,20 @@ def pins() -> dict[str, str]:
 
 
 def licence(package: Distribution) -> str:
-    """A package's licence as an SPDX expression, or in its own words where these are not known."""
+    """A package's licence as an SPDX expression, or in its own words where these are not known.
+
+    It is taken from the first of these that says something: the expression, the classifiers, the text, a licence file.
+    """
     about = package.metadata
     if expression := about.get("License-Expression"):
         return expression
-    classifiers = [text.split(" :: ")[-1] for text in about.get_all("Classifier", []) if text.startswith("License ::")]
-    told = [text for text in (*classifiers, (about.get("License") or "").splitlines()[:1]) if text]
-    for text in map(str, told):
-        for word, name in WORDS.items():
-            if re.search(rf"\b{word}", text.lower()):
-                return name
-    return "; ".join(map(str, told)) or "none named"
+    told = [text.split(" :: ")[-1] for text in about.get_all("Classifier", []) if text.startswith("License ::")]
+    told += (about.get("License") or "").splitlines()[:1]
+    files = [file for file in package.files or () if re.search(r"dist-info/(.*/)?LICEN[CS]E[^/]*$", file.as_posix())]
+    for file in files[:1]:
+        told += file.locate().read_text(encoding="utf-8", errors="replace").strip().splitlines()[:1]
+    known = (name for text in told for word, name in WORDS.items() if re.search(rf"\b{word}", text.lower()))
+    return next(known, STATED.get(key(about["Name"])) or "; ".join(told) or "none named")
 
 
 def allowed(expression: str) -> bool:
@@ -83,7 +88,8 @@ def table() -> pd.DataFrame:
     for package in distributions():
         name = key(package.metadata["Name"])
         here = "yes" if pinned.get(name) == package.version else "no"
-        found[name] = {"package": name, "version": package.version, "pinned": here, "licence": licence(package)}
+        row = {"package": name, "version": package.version, "pinned": here, "licence": licence(package)}
+        found.setdefault(name, row)  # the first is the one that Python imports
     return pd.DataFrame([found[name] for name in sorted(found) if name != "hhlib"])
 
 
