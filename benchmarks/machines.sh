@@ -50,22 +50,17 @@ mkdir -p "$out/cache" "$root/cache"
 chmod 1777 "$out/cache"
 chroot "$root" useradd --create-home anna
 python=$(chroot "$root" python3 -c 'import platform; print(platform.python_version())')
-[[ -f $project/results/machines.csv ]] ||
+[[ -s $project/results/machines.csv ]] ||
     echo "machine,Python,user,folder,how,command,what came out,seconds" >"$project/results/machines.csv"
 
 home=/home/anna kit="/home/anna/Übung mit Hash"
 place anna "$kit"
 try anna "$kit" $home "with network" 'make run ARGS="--only 00 01"'
+try anna "$kit" $home "no network" 'make run ARGS="--only 00"'
+try anna "$kit" "" "no network, no HOME" 'make run ARGS="--only 00"'
+try anna "$kit" /nowhere "no network, HOME that does not exist" 'make run ARGS="--only 00"'
+try anna "$kit" $home "no network, read-only" 'make run ARGS="--only 00 -p runs_dir /tmp/runs"'
+try root "$kit" /root "no network, another owner" 'make run ARGS="--only 00"'
 try anna "$kit" $home "with network" "make test ARGS='$tests'"
-try anna "$kit" $home "no network" 'make run ARGS="--only 02 03 10"'
-try anna "$kit" "" "no network, no HOME" 'make run ARGS="--only 04 14"'
 try anna "$kit" /nowhere "no network, HOME that does not exist" "make test ARGS='$tests'"
-try anna "$kit" $home "no network, read-only" 'make run ARGS="--only 00 03 -p runs_dir /tmp/runs"'
-try root "$kit" /root "no network, another owner" 'make run ARGS="--only 02"'
-rm -rf "$root$kit"
-if [[ $release == bookworm ]]; then
-    place root /kit
-    try root /kit /root "with network" 'make run ARGS="--only 00"'
-    try root /kit "" "no network, no HOME, read-only" 'make run ARGS="--only 00 03 -p runs_dir /tmp/runs-of-root"'
-fi
 rm -rf --one-file-system "$root"

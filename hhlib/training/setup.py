@@ -20,7 +20,8 @@ from hhlib.training.scale.processes import replicas, several, share_normalisatio
 
 def devices() -> list[str]:
     """What PyTorch can compute on here, the fastest first: "cuda", "mps" (Apple's GPUs), and always "cpu"."""
-    return ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    apple = torch.backends.mps.is_available() and torch.__version__ >= "2.10"  # older ones lack operations there
+    return ["cuda"] * torch.cuda.is_available() + ["mps"] * apple + ["cpu"]
 
 
 def choose_device(device: str, here: Sequence[str] = ()) -> str:
