@@ -6,6 +6,7 @@
 # browser  the notebooks tried in JupyterLab, in Chromium
 # verify   the scores of all kept codes again
 # versions tests and pages with the oldest and with the newest packages that pyproject.toml allows
+# audit    licences of the packages, and their known vulnerabilities
 # test     all other checks
 # Each sets up what it needs in .venv. Other data or sizes: make run ARGS="-p dataset shapes -p bits 16"
 PYTHON ?= python3
@@ -14,7 +15,7 @@ LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reac
 PAGES := notebooks/*.ipynb notebooks/exercises/*.ipynb notebooks/exercises/solutions/*.ipynb
 STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
-.PHONY: run lab batch course book browser verify versions test strip clean
+.PHONY: run lab batch course book browser verify versions audit test strip clean
 
 run: .venv/installed
 	@$(BIN)/python tools/run_notebooks.py $(ARGS)
@@ -46,6 +47,10 @@ verify: .venv/installed
 versions: .venv/installed-test
 	$(BIN)/python -m pip install --quiet uv
 	PATH="$(BIN):$$PATH" $(BIN)/python tools/versions.py $(ARGS)
+
+audit: .venv/installed-test
+	$(BIN)/python -m pip install --quiet pip-audit
+	@$(BIN)/python tools/audit.py $(ARGS)
 
 strip: .venv/installed-test
 	$(BIN)/nbstripout $(STRIP) $(PAGES)

@@ -5,7 +5,6 @@ and of each kind of run, three steps and one batch of codes are made on this mac
 data set's own pictures. Time is what those took, times what the recipe asks for.
 """
 
-import os
 import shutil
 import tempfile
 import time
@@ -18,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 import hhlib as hh
@@ -209,9 +209,11 @@ def memory(device: str) -> dict:
         used = torch.cuda.max_memory_reserved()
         return {"memory": used, "capacity": free + torch.cuda.memory_reserved(), "device": name}
     status = Path("/proc/self/status")  # not ru_maxrss, which starts at the peak of the process that started this one
-    used = int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 if status.is_file() else 0
-    capacity = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"memory": used, "capacity": capacity, "device": "the CPU: a GPU is not seen here"}
+    now = psutil.Process().memory_info()
+    used = getattr(now, "peak_wset", now.rss)  # Windows knows the peak, macOS only what it is now
+    if status.is_file():
+        used = int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return {"memory": used, "capacity": psutil.virtual_memory().total, "device": "the CPU: a GPU is not seen here"}
 
 
 def timed(work) -> float:

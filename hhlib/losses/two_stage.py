@@ -41,7 +41,8 @@ class CNNHLoss(Method, knob="sweeps"):
         """Stage one: codes for all training images, from their labels (N, C) in the order of `index`."""
         S = similarity(labels, labels).cpu().numpy() * 2.0 - 1.0
         np.fill_diagonal(S, 1.0)  # an image without a label is similar to itself here
-        self.H.copy_(sign(torch.from_numpy(factorise(S, self.bits, self.sweeps, generator()))))
+        H = torch.from_numpy(factorise(S, self.bits, self.sweeps, generator()))
+        self.H.copy_(sign(H.float()))  # not every GPU takes float64
 
     def squash(self, z: Tensor) -> Tensor:
         """tanh(z); z itself for raw regression."""

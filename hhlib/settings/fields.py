@@ -76,7 +76,7 @@ class Settings:
     cache: bool = setting(False, "decode pictures on disk once, into a file below data_dir")
     skip: bool = setting(False, "own pictures: go on without those that cannot be used")
     topk: int | None = setting(None, "cut-off k of mAP@k; none: the protocol's", at_least(1))
-    device: str = setting("auto", "auto, cpu or cuda", one_of("auto", "cpu", "cuda"))
+    device: str = setting("auto", "auto, cpu, cuda or mps", one_of("auto", "cpu", "cuda", "mps"))
     precision: str = setting("auto", "auto, float32 or bf16", one_of("auto", "float32", "bf16"))
     processes: int = setting(1, "GPUs, or processes on a CPU, that share each batch", at_least(1))
     tensorboard: bool = setting(False, "also write TensorBoard logs into the run's folder")

@@ -34,8 +34,8 @@ def fit(split: Split, run: Run, settings: Settings, reports: Iterable[Report] = 
         _fit(*arguments)
         return run
     check_batch_size(settings.recipe.batch_size, settings.processes)
-    if choose_device(settings.device) == "cuda":
-        check_whole("processes", settings.processes, 1, torch.cuda.device_count())
+    if (device := choose_device(settings.device)) != "cpu":  # a process for each GPU; of Apple's there is one
+        check_whole("processes", settings.processes, 1, torch.cuda.device_count() if device == "cuda" else 1)
     in_processes(settings.processes, _fit, arguments)
     return run
 

@@ -1,6 +1,6 @@
 """What training needs before its first step: the machine, the optimizer, the schedule."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -18,17 +18,26 @@ from hhlib.training.scale.micro_batches import MicroBatches
 from hhlib.training.scale.processes import replicas, several, share_normalisation, together
 
 
-def choose_device(device: str) -> str:
-    """ "auto" is CUDA if there is a GPU, else the CPU. Asking for CUDA without one is an error, not a slow run."""
-    check_choice("device", device, ("auto", "cpu", "cuda"))
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but PyTorch sees no CUDA GPU here; choose auto or cpu.")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+def devices() -> list[str]:
+    """What PyTorch can compute on here, the fastest first: "cuda", "mps" (Apple's GPUs), and always "cpu"."""
+    apple = torch.backends.mps.is_available() and torch.__version__ >= "2.10"  # older ones lack operations there
+    return ["cuda"] * torch.cuda.is_available() + ["mps"] * apple + ["cpu"]
+
+
+def choose_device(device: str, here: Sequence[str] = ()) -> str:
+    """ "auto" is the first of `here`, by default of `devices()`. Asking for a GPU that is not there is an error, not a
+    slow run."""
+    check_choice("device", device, ("auto", "cpu", "cuda", "mps"))
+    here = here or devices()
+    if device not in ("auto", *here):
+        raise ValueError(f"device is {device!r}, but PyTorch sees none here; choose auto or {' or '.join(here)}.")
+    return here[0] if device == "auto" else device
 
 
 def choose_precision(precision: str, device: str, cpu=torch.cpu) -> str:
     """ "auto" is bf16 where the hardware multiplies it natively; elsewhere bf16 works but is slower than float32.
 
+    On Apple's GPUs, where it was never measured, "auto" is float32.
     cpu: says what a CPU can do; versions of PyTorch before 2.10 do not, and "auto" is then float32.
     """
     check_choice("precision", precision, ("auto", "float32", "bf16"))
@@ -36,7 +45,7 @@ def choose_precision(precision: str, device: str, cpu=torch.cpu) -> str:
         return precision
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    can = cpu.get_capabilities() if hasattr(cpu, "get_capabilities") else {}
+    can = cpu.get_capabilities() if device == "cpu" and hasattr(cpu, "get_capabilities") else {}
     return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "float32"
 
 
