@@ -43,8 +43,9 @@ def check_centre(mean: list[float], std: list[float]) -> None:
 
 def check_scores(scores: dict) -> None:
     """Check metrics.json: its scores are numbers from 0 to 1."""
-    for name in _part(scores, "map"):
-        _check(scores["map"], name, "a number from 0 to 1", _is_share)
+    for name in {"expected", "worst", "best"} | _part(scores, "map").keys():
+        if not _is_share(scores["map"][name]):
+            raise ValueError(f"{name} is {str(scores['map'][name])[:80]!r}, but it must be a number from 0 to 1")
     _check(scores, "chance", "a number from 0 to 1", _is_share)
     _check(scores, "interval", "two numbers from 0 to 1", lambda x: _are_numbers(x, (2,)))
 

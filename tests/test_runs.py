@@ -54,9 +54,10 @@ def test_codes_and_metrics_come_back(tmp_path):
     }
     assert runs.find(tmp_path) == []
     assert [found.path for found in runs.find(tmp_path, "codes.npz")] == [run.path]
-    scores = {"map": {"expected": np.float64(0.5)}, "histogram": {"all": np.ones((3, 13))}, "ap": {}, "bits": 12}
+    score = {"expected": np.float64(0.5), "worst": 0.4, "best": 0.6}
+    scores = {"map": score, "histogram": {"all": np.ones((3, 13))}, "ap": {}, "bits": 12}
     run.save_metrics(scores, chance=0.1)
-    assert run.metrics() == {"map": {"expected": 0.5}, "bits": 12, "chance": 0.1}
+    assert run.metrics() == {"map": score, "bits": 12, "chance": 0.1}
     assert [found.path for found in runs.find(tmp_path)] == [run.path]
 
 
