@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 MAX_BITS = 1024
+MAX_SIDE = 2048  #: of a picture, in pixels: far more than networks see, and one picture still takes only 50 MB
+#: Of a network: ten times those of the largest HybridHash, and 4 GB in float32. Checked before memory is taken, because
+#: a file may ask for any number.
+MAX_PARAMETERS = 1_000_000_000
 
 
 class Told:
@@ -41,6 +45,15 @@ def check_whole(name: str, value: int, least: int, most: int | None = None) -> i
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} is {value!r}, but it must be a whole number {allowed}.")
     return int(value)
+
+
+check_side = partial(check_whole, least=1, most=MAX_SIDE)  #: ``(name, value)`` -> the value
+
+
+def check_parameters(what: str, number: int) -> None:
+    """Raise ValueError if a network would have more parameters than memory should be taken for."""
+    if number > MAX_PARAMETERS:
+        raise ValueError(f"{what} has {number:,} parameters, but at most {MAX_PARAMETERS:,} are allowed.")
 
 
 def check_above(name: str, value: float, least: float = 0.0) -> float:

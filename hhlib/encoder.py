@@ -15,19 +15,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
+from huggingface_hub import ModelCard, ModelCardData
 from torch import Tensor, nn
 
 from hhlib import features, network, retrieval
-from hhlib.common import check_choice
+from hhlib.common import check_choice, check_side
 from hhlib.data import check_pictures, sources
+from hhlib.reading import read_json, reading
+from hhlib.records import check_centre
 from hhlib.runs import Run
 
 CARD = Path(__file__).with_name("card.md")  #: template of the model card
 SCORES = ("map", "topk", "chance", "split", "remarks")  #: of metrics.json, for the model card
 
 
-class Encoder(nn.Module, PyTorchModelHubMixin, library_name="hhlib", tags=["deep-hashing", "image-retrieval"]):
+class Encoder(nn.Module, network.Published, library_name="hhlib", tags=["deep-hashing", "image-retrieval"]):
     """From pictures to codes: ``encoder(images) -> z``; a bit is z >= 0. `encoder_of` makes one of a run.
 
     It scales and normalises pictures itself, and gives what `Experiment.encode` does. `save_pretrained` writes weights,
@@ -54,12 +56,19 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="hhlib", tags=["deep
         about: dict[str, Any] | None = None,
     ):
         super().__init__()
+        check_centre(mean, std)
+        if not isinstance(about, dict | None):
+            raise ValueError(f"about is {about!r}, but it must be names and values.")
         self.net = network.create(**model)
         self.mean, self.std, self.flip, self.about = mean, std, flip, {} if about is None else about
         self.model, self.precision = model, check_choice("precision", precision, features.PRECISIONS)
         self.known = network.facts_of(model["name"])
         frozen = network.kind(model["name"]) == "frozen"
-        self.backbone = network.bare(model["name"], size) if frozen else None
+        if not frozen and not mean:
+            raise ValueError(f"mean is {mean!r}, but {model['name']} needs the three numbers of its training pictures.")
+        self.backbone = network.bare(model["name"], check_side("size", size)) if frozen else None
+        if frozen and self.backbone.num_features != model["dim"]:
+            raise ValueError(f"dim is {model['dim']}, but {model['name']} gives {self.backbone.num_features} numbers.")
         self.size = size if frozen else self.net.img_size
         self.eval()
 
@@ -96,9 +105,10 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="hhlib", tags=["deep
         number is not finite.
         """
         seen = torch.cat([self.see(some.to(self.device)).cpu() for some in images.split(features.BATCH)])
+        seen = seen if self.backbone is None else seen.half()  # before the check: some numbers may be too large for it
         if bad := int((~seen.isfinite()).any(dim=1).sum()):
             raise FloatingPointError(f"the network's outputs for {bad} of {len(seen)} images are not finite numbers.")
-        return seen.numpy() if self.backbone is None else seen.numpy().astype(np.float16)
+        return seen.numpy()
 
     @torch.inference_mode()
     def outputs(self, seen: np.ndarray) -> Tensor:
@@ -117,12 +127,6 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="hhlib", tags=["deep
         else:
             facts = [self.model, how, network.digest(self)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-    @classmethod
-    def _load_as_safetensor(cls, model, model_file, map_location, strict):
-        """Used by `from_pretrained`, whose default would silently accept missing tensors."""
-        network.load_weights(model, Path(model_file))
-        return model.to(map_location)
 
     def generate_model_card(self, **more) -> ModelCard:
         """The model card, which `save_pretrained` writes.
@@ -152,7 +156,8 @@ def encoder_of(run: Run, *, precision: str = "float32") -> Encoder:
         size = data.get("image_size") or network.input_size(name, picture=32 if dataset in sources.MEMORY else None)
     flip = bool(parameters["recipe"]["flip_average"] and data.get("flip", dataset not in sources.DRAWN))
     how = dict(mean=data["mean"], std=data["std"], size=size, flip=flip, precision=precision)
-    found = Encoder(record["model"], **how, about=facts_for_card(run))
+    with reading(run.path / "run.json", "the record of a network"):
+        found = Encoder(record["model"], **how, about=facts_for_card(run))
     network.load_weights(found.net, weights)
     if size is not None:
         see_with(found, features.Backbone(name, size), trained_on=data["vectors_of"])
@@ -162,10 +167,9 @@ def encoder_of(run: Run, *, precision: str = "float32") -> Encoder:
 def load(folder: Path) -> Encoder:
     """What `save_pretrained` wrote, on the CPU. FileNotFoundError or ValueError if a file is missing or damaged."""
     file = folder / "config.json"
-    try:
-        found = Encoder(**json.loads(file.read_text(encoding="utf-8")))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} describes no encoder ({error}).") from error
+    config = read_json(file, "the description of an encoder")
+    with reading(file, "the description of an encoder"):
+        found = Encoder(**config)
     network.load_weights(found, folder / "model.safetensors")
     return found
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hhlib import data, features, metrics, network, retrieval, runs, training
+from hhlib import data, features, locking, metrics, network, retrieval, runs, training
 from hhlib.common import Missing, resolve
 from hhlib.settings import Settings, read
 
@@ -87,9 +87,8 @@ class Experiment:
         if known:
             small = 32 if s.dataset.split("-")[0] in data.sources.MEMORY else None
             return network.input_size(s.network.removeprefix(network.TUNED), picture=small)
-        if s.dataset in data.names():
-            return None
-        return 64 if s.network == "micro" else network.PRESETS[s.network]["img_size"]  # a folder: pictures of any size
+        own = 64 if s.network == "micro" else network.PRESETS[s.network]["img_size"]  # a folder: pictures of any size
+        return None if s.dataset in data.names() else own
 
     @cached_property
     def backbone(self) -> features.Backbone | None:
@@ -176,9 +175,7 @@ class Experiment:
         mean, std = self._statistics
         recipe = self.run.parameters["recipe"] if self.has("run.json") else vars(self.settings.recipe)
         how = dict(mean=mean, std=std, precision=self.precision, flip=recipe["flip_average"] and self.split.flip)
-        images = self._images(what)
-        if self.backbone is not None:
-            images = self._vectors(images)
+        images = self._images(what) if self.backbone is None else self._vectors(self._images(what))
         return retrieval.encode(self.net if net is None else net, images, **how)
 
     def _vectors(self, images: data.Part | Tensor) -> data.Part | Tensor:
@@ -213,13 +210,15 @@ class Experiment:
         if self.run.record["data"]["fingerprint"] != self.split.fingerprint():
             raise ValueError(f"{self.run.path} was trained on another split of {self.split.name}; use resume=false.")
         if not self.has("codes.npz"):
-            learnt = self.run.database_codes()
-            codes = {"query": retrieval.pack(self.encode("query"))}
-            codes["database"] = retrieval.pack(self.encode("database")) if learnt is None else learnt
-            kept = {f"{part}_codes": packed for part, packed in codes.items()}
-            kept |= {f"{part}_labels": labels for part, labels in self.labels.items()}
-            kept |= {f"{part}_paths": np.array(self._part(part).paths) for part in codes if self.split.query.pool.paths}
-            self.run.save_codes(**kept, bits=np.array(self.settings.bits))
+            with locking.held(self.run.path, "encoding"):  # a training that goes on would change the network meanwhile
+                learnt = self.run.database_codes()
+                codes = {"query": retrieval.pack(self.encode("query"))}
+                codes["database"] = retrieval.pack(self.encode("database")) if learnt is None else learnt
+                kept = {f"{part}_codes": packed for part, packed in codes.items()}
+                kept |= {f"{part}_labels": labels for part, labels in self.labels.items()}
+                if self.split.query.pool.paths:
+                    kept |= {f"{part}_paths": np.array(self._part(part).paths) for part in codes}
+                self.run.save_codes(**kept, bits=np.array(self.settings.bits))
         stored = self.run.codes()
         return {part: stored[f"{part}_codes"] for part in ("query", "database")}
 
@@ -244,15 +243,17 @@ class Experiment:
             What `metrics.evaluate` does, and ``chance``, ``interval`` (95 % over queries), ``split`` (the audit's
             verdict), ``remarks`` (sentences), ``database_codes_learnt``.
         """
-        scores, audit = self.score(**policy), data.audit(self.split)
-        remarks = audit["problems"] + audit["notes"]
-        if self.run.parameters["recipe"]["choose"] == "queries":
-            remarks.append("the epoch was chosen on the query set, which makes scores better than they are")
-        beside = dict(chance=metrics.chance(*self.labels.values(), topk=scores["topk"]), split=audit["verdict"])
-        beside |= dict(interval=metrics.interval(scores["ap"]["expected"]), remarks=remarks)
-        beside |= dict(database_codes_learnt=self.run.database_codes() is not None)
-        self.run.save_metrics(scores, **beside)
-        return scores | beside
+        self.need("model.safetensors")
+        with locking.held(self.run.path, "evaluating"):
+            scores, audit = self.score(**policy), data.audit(self.split)
+            remarks = audit["problems"] + audit["notes"]
+            if self.run.parameters["recipe"]["choose"] == "queries":
+                remarks.append("the epoch was chosen on the query set, which makes scores better than they are")
+            beside = dict(chance=metrics.chance(*self.labels.values(), topk=scores["topk"]), split=audit["verdict"])
+            beside |= dict(interval=metrics.interval(scores["ap"]["expected"]), remarks=remarks)
+            beside |= dict(database_codes_learnt=self.run.database_codes() is not None)
+            self.run.save_metrics(scores, **beside)
+            return scores | beside
 
     def need(self, name: str) -> None:
         """Raise FileNotFoundError, with the one command that helps, unless the run has a file that training makes."""

@@ -8,6 +8,7 @@ runs/<data set>/<method>-<network>-<bits>bits-seed<n>/
     database_codes.npz    codes that an asymmetric method learnt for the database
     codes.npz             packed codes and labels of query and database set, and paths where pictures have them
     metrics.json          the scores
+    .lock                 held by the one process that trains or evaluates; .lock-holder.json says who that is
     figures/, notebooks/  what the notebooks drew; their executed copies, as .ipynb and .html
 """
 
@@ -16,9 +17,10 @@ import math
 import platform
 import shlex
 import subprocess
-from collections.abc import Iterable
-from importlib.metadata import version
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,9 @@ import torch
 from hhlib import data, losses
 from hhlib import network as networks
 from hhlib.common import Missing, atomic, resolve
+from hhlib.metrics.packing import check_packed
+from hhlib.reading import read_arrays, read_json, read_table, reading
+from hhlib.records import check_codes, check_record, check_scores
 from hhlib.settings import Recipe, Settings, read, words
 
 NAMED = ("dataset", "method", "network", "bits", "seed")  #: what names a run
@@ -44,19 +49,26 @@ def folder(settings: Settings) -> Path:
 
 def find(root: str | Path = "runs", made: str = "metrics.json", *, deep: bool = False) -> list["Run"]:
     """All runs <root>/<data set>/<run> that have a file (by default: that have been evaluated), in the order of their
-    names; deep: all at any depth, with those of batches and kept ones."""
-    return [Run(path.parent) for path in sorted(resolve(root).glob(f"**/{made}" if deep else f"*/*/{made}"))]
+    names; deep: all at any depth, with those of batches and kept ones. Those with broken records are named and left
+    out, so that they spoil no other run."""
+    found = [Run(path.parent) for path in sorted(resolve(root).glob(f"**/{made}" if deep else f"*/*/{made}"))]
+    also = {"metrics.json": Run.metrics, "history.csv": Run.history}.get(made, lambda run: None)
+    return [run for run in found if _unbroken(run, lambda run: (run.record, also(run)))]
 
 
 def table(where: "str | Path | Iterable[Run]" = "runs") -> pd.DataFrame:
     """One row per evaluated run, at any depth below a folder or of those given, see `row`; broken ones are named."""
-    found = []
-    for run in find(where, deep=True) if isinstance(where, str | Path) else where:
-        try:
-            found.append(row(run))
-        except (LookupError, TypeError, ValueError, OSError) as error:
-            print(f"{run.path} is left out: {type(error).__name__}: {error}")
-    return pd.DataFrame(found)
+    chosen = find(where, deep=True) if isinstance(where, str | Path) else where
+    return pd.DataFrame([found for run in chosen if (found := _unbroken(run, row))])
+
+
+def _unbroken(run: "Run", look: Callable[["Run"], Any]) -> Any:
+    """What is seen when one looks at a run; None, and a line that names it, if its files are missing or broken."""
+    try:
+        return look(run)
+    except (LookupError, TypeError, ValueError, OSError) as error:
+        print(f"{run.path} is left out: {error}")
+        return None
 
 
 def kept(name: str) -> "Run":
@@ -75,11 +87,12 @@ def row(run: "Run") -> dict:
 
     What older versions did not keep is None or NaN. Raises FileNotFoundError, KeyError, ValueError for a broken run.
     """
-    record, scores, timing, pages = run.record, run.metrics(), run.path / "timing.csv", run.path / "pages.json"
+    record, scores, pages = run.record, run.metrics(), run.path / "pages.json"
     parameters, where, facts = record["parameters"], record.get("machine", {}), record.get("data", {})
     history = run.history() if (run.path / "history.csv").is_file() else pd.DataFrame(columns=["validation_map"])
     found = {name: parameters[name] for name in NAMED} | {"family": losses.method(parameters["method"]).family}
-    found |= {"variant": json.loads(pages.read_text())["variant"] if pages.is_file() else ""}  # its name in a batch
+    variant = read_json(pages, "what a batch says of a run")["variant"] if pages.is_file() else ""
+    found |= {"variant": variant}  # its name in a batch
     found |= {"settings": settings_of(record), "fingerprint": facts.get("fingerprint")}
     found |= {part: facts.get("sizes", {}).get(part) for part in ("query", "train", "database")}
     found |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
@@ -87,7 +100,7 @@ def row(run: "Run") -> dict:
     found |= {"chance": scores.get("chance", math.nan), "topk": scores.get("topk")}
     found |= {"validation": history["validation_map"].max(), "chosen_on": parameters["recipe"]["choose"]}
     found |= {"database_codes_learnt": scores.get("database_codes_learnt", False)}
-    found |= {"minutes": pd.read_csv(timing)["seconds"].sum() / 60 if timing.is_file() else math.nan}
+    found |= {"minutes": run.seconds() / 60}
     found |= {"epochs": parameters["recipe"]["epochs"], "precision": parameters.get("precision")}
     found |= {name: record.get("packages", {}).get(name) for name in ("torch", "timm")}
     found |= {name: record.get(name) for name in ("python", "git_commit")}
@@ -118,23 +131,44 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def surroundings() -> dict:
-    """What else a repeat would need: package versions, git commit, machine."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    """What else a repeat would need: package versions, git commit, machine; None for what cannot be found out."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     machine = dict(system=platform.platform(), cpu=_cpu(), cpu_threads=torch.get_num_threads(), gpu=gpu)
-    packages = {name: version(name) for name in PACKAGES}
-    commit = git.stdout.strip() or None
-    return {"python": platform.python_version(), "packages": packages, "git_commit": commit, "machine": machine}
+    packages = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "packages": packages, "git_commit": _commit(), "machine": machine}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # conda may know a package by another name
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the repository that keeps this file; None without git, and in a repository of something else."""
+    here = Path(__file__)
+    for command in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
+        try:
+            git = subprocess.run(["git", *command], capture_output=True, text=True, cwd=here.parent)
+        except OSError:
+            return None
+        if git.returncode:
+            return None
+    return git.stdout.strip() or None
 
 
 def _cpu() -> str:
     """The processor's name, where the system says it."""
-    told = Path("/proc/cpuinfo").read_text() if platform.system() == "Linux" else ""
-    return next((x.split(": ")[1] for x in told.splitlines() if x.startswith("model name")), platform.processor())
+    file = Path("/proc/cpuinfo")
+    told = file.read_text(errors="replace") if file.is_file() else ""
+    names = (x.partition(": ")[2] for x in told.splitlines() if x.startswith("model name"))
+    return next(names, platform.processor())
 
 
 class Run:
-    """A run folder. Methods that read raise FileNotFoundError, which says what makes the missing file."""
+    """A run folder. Methods that read raise FileNotFoundError, which says what makes the missing file, or ValueError
+    for one that is damaged; both name it."""
 
     def __init__(self, path: str | Path):
         self.path = resolve(path)
@@ -162,7 +196,10 @@ class Run:
     @property
     def record(self) -> dict:
         """All of run.json: parameters, model, data, versions, machine. What older runs lack has its old default."""
-        record = json.loads(self.need("run.json", "training").read_text())
+        path = self.need("run.json", "training")
+        record = read_json(path, "the record of a run")
+        with reading(path, "the record of a run"):
+            check_record(record)
         if "recipe" in record["parameters"]:
             record["parameters"]["recipe"] = vars(Recipe()) | record["parameters"]["recipe"]
         if "preset" in record.get("model", {}):
@@ -176,31 +213,47 @@ class Run:
 
     def history(self) -> pd.DataFrame:
         """One row per epoch."""
-        return pd.read_csv(self.need("history.csv", "training"))
+        numbers = ("epoch", "loss", "validation_map")
+        return read_table(self.need("history.csv", "training"), "the history of a training", numbers)
+
+    def seconds(self) -> float:
+        """How long the training took; NaN if that was not kept."""
+        path = self.path / "timing.csv"
+        return read_table(path, "the times of epochs", ["seconds"])["seconds"].sum() if path.is_file() else math.nan
 
     def metrics(self) -> dict:
         """The scores."""
-        return json.loads(self.need("metrics.json", "evaluation").read_text())
+        path = self.need("metrics.json", "evaluation")
+        scores = read_json(path, "the scores of a run")
+        with reading(path, "the scores of a run"):
+            check_scores(scores)
+        return scores
 
     def model(self) -> networks.HybridHash:
         """The trained network, on the CPU, in evaluation mode."""
-        net = networks.create(**self.record["model"])
-        networks.load_weights(net, self.need("model.safetensors", "training"))
+        record, weights = self.record, self.need("model.safetensors", "training")
+        with reading(self.path / "run.json", "the record of a network"):
+            net = networks.create(**record["model"])
+        networks.load_weights(net, weights)
         return net.eval()
 
     def codes(self) -> dict[str, np.ndarray]:
         """Packed codes and labels: query_codes, query_labels, database_codes, database_labels, bits; query_paths
         and database_paths, text, where pictures have paths."""
-        with np.load(self.need("codes.npz", "evaluation"), allow_pickle=False) as stored:
-            return dict(stored)
+        path = self.need("codes.npz", "evaluation")
+        found = read_arrays(path, "the codes of a run")
+        with reading(path, "the codes of a run"):
+            check_codes(found)
+        return found
 
     def database_codes(self) -> np.ndarray | None:
         """Packed codes (n, bytes) that an asymmetric method learnt for the database; None for other methods."""
         path = self.path / "database_codes.npz"
         if not path.is_file():
             return None
-        with np.load(path, allow_pickle=False) as stored:
-            return stored["codes"]
+        codes = read_arrays(path, "the codes of a database")["codes"]
+        with reading(path, "the codes of a database"):
+            return check_packed("codes", codes, self.parameters["bits"])
 
     def save_codes(self, name: str = "codes.npz", /, **arrays: np.ndarray) -> None:
         """Store what `codes` reads or, as database_codes.npz with the array "codes", what `database_codes` reads."""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -305,10 +306,45 @@ def test_a_build_that_was_stopped_resumes(pictures, tmp_path, monkeypatch):
     assert not (tmp_path / "index" / "blocks").exists()
 
 
+def test_codes_and_vectors_that_are_not_the_encoder_s_are_refused(pictures, tmp_path):
+    index = build(pictures, tmp_path / "index", bits=12)
+    folder = next(tmp_path.glob("index/segments/*"))
+    for name, change, said in [
+        ("codes", lambda x: x | 1, "codes.npy is not codes of 12 bits.*has a bit set beyond"),
+        ("codes", lambda x: x[:, :1], "codes.npy is not codes of 12 bits"),
+        ("vectors", lambda x: x[:, :5], r"vectors of shape \(36, 5\), but .*needs \(n, 1280\)"),
+        ("vectors", lambda x: x * np.float16(np.nan), "vectors are damaged: some of their numbers are not finite"),
+    ]:
+        file = folder / f"{name}.npy"
+        whole = file.read_bytes()
+        changed = change(np.load(file))
+        file.unlink()  # it is mapped
+        np.save(file, changed)
+        with pytest.raises(ValueError, match=said):
+            hh.index.open(tmp_path / "index").search(index.encode(pictures / "red" / "00.png"))
+        file.unlink()
+        file.write_bytes(whole)
+    assert hh.index.open(tmp_path / "index").search(pictures / "red" / "00.png", 1)[0].distance == 0
+
+
+def test_a_damaged_block_is_looked_at_again(pictures, tmp_path, capsys):
+    encoder = unsupervised.unfitted("lite0", bits=16, size=SIDE, precision="float32")
+    blocks, seen = encoding.Blocks(tmp_path / "index", encoder), np.ones((2, 1280), np.float16)
+    for names in ("ab", "cd", "ef"):
+        blocks.write([encoding.Picture(name, tmp_path / name, "", 0) for name in names], seen)
+    next(blocks.folder.glob("*1/vectors.npy")).write_bytes(b"")
+    assert [[*block.paths] for block in blocks.read()] == [["a", "b"], ["e", "f"]]
+    assert "vectors.npy is not an array" in capsys.readouterr().out
+    blocks.write([encoding.Picture("g", tmp_path / "g", "", 0)], seen[:1])
+    assert [[*block.paths] for block in blocks.read()] == [["a", "b"], ["e", "f"], ["g"]]
+
+
 def test_one_writer_at_a_time(pictures, tmp_path):
     index = build(pictures, tmp_path / "index")
-    with writing(tmp_path / "index"), pytest.raises(RuntimeError, match="another process is writing"):
-        index.remove("red/00.png")
+    with ThreadPoolExecutor(1) as pool, writing(tmp_path / "index"):  # another thread is as another process
+        refused = pool.submit(index.remove, "red/00.png").exception()
+    assert isinstance(refused, RuntimeError)
+    assert "is in use: indexing on" in str(refused)
     assert index.remove("red/00.png").removed == 1
 
 

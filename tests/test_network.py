@@ -168,7 +168,7 @@ def test_bad_bits_are_refused(bits):
         ({"embed_dims": (8, 20, 32)}, r"embed_dims\[1\] is 20, .* 8"),
         ({"num_heads": (3, 2, 4)}, r"embed_dims\[0\] is 8, .*num_heads\[0\], 3"),
         ({"depths": (1, 1)}, r"depths is \(1, 1\)"),
-        ({"depths": (1, 0, 1)}, r"depths is \(1, 0, 1\)"),
+        ({"depths": (1, 0, 1)}, r"depths\[1\] is 0, .* from 1 to 256"),
         ({"variant": "fixed"}, "variant is 'fixed', .* paper, released"),
         ({"head": "none"}, "head is 'none', .* linear, normalised, divide"),
         ({"tokens_per_block": 2}, "tokens_per_block is 2"),
@@ -289,7 +289,7 @@ def test_saved_weights_come_back_and_damaged_ones_are_refused(tmp_path):
     with pytest.raises(ValueError, match="model.safetensors .*pool.reduce.weight"):
         network.load_weights(toy(global_branch=False), path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="model.safetensors is damaged"):
+    with pytest.raises(ValueError, match="model.safetensors is .*damaged or cut short"):
         network.load_weights(again, path)
 
 
@@ -302,5 +302,5 @@ def test_save_pretrained_and_from_pretrained_round_trip(tmp_path):
     state = net.state_dict()
     del state["norm.weight"]
     save_file(state, tmp_path / "model.safetensors")
-    with pytest.raises(RuntimeError, match="norm.weight"):
+    with pytest.raises(ValueError, match="model.safetensors does not fit .*norm.weight"):
         network.HybridHash.from_pretrained(tmp_path)

@@ -1,4 +1,5 @@
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -40,16 +41,23 @@ def test_a_missing_file_says_what_makes_it(tmp_path):
 
 def test_codes_and_metrics_come_back(tmp_path):
     run = runs.Run(tmp_path / "digits" / "name")
-    codes = dict(query_codes=np.arange(6, dtype=np.uint8).reshape(3, 2), bits=np.array(12))
+    runs.write_json(run.path / "run.json", {"parameters": {}})
+    codes = dict(query_codes=16 * np.arange(6, dtype=np.uint8).reshape(3, 2), bits=np.array(12))
+    codes |= dict(
+        database_codes=codes["query_codes"][:2],
+        query_labels=np.eye(3, dtype=bool),
+        database_labels=np.eye(3, dtype=bool)[:2],
+    )
     run.save_codes(**codes)
     assert {name: array.tolist() for name, array in run.codes().items()} == {
         name: array.tolist() for name, array in codes.items()
     }
     assert runs.find(tmp_path) == []
     assert [found.path for found in runs.find(tmp_path, "codes.npz")] == [run.path]
-    scores = {"map": {"expected": np.float64(0.5)}, "histogram": {"all": np.ones((3, 13))}, "ap": {}, "bits": 12}
+    score = {"expected": np.float64(0.5), "worst": 0.4, "best": 0.6}
+    scores = {"map": score, "histogram": {"all": np.ones((3, 13))}, "ap": {}, "bits": 12}
     run.save_metrics(scores, chance=0.1)
-    assert run.metrics() == {"map": {"expected": 0.5}, "bits": 12, "chance": 0.1}
+    assert run.metrics() == {"map": score, "bits": 12, "chance": 0.1}
     assert [found.path for found in runs.find(tmp_path)] == [run.path]
 
 
@@ -106,6 +114,25 @@ def test_runs_that_cannot_be_read_are_named_and_left_out(tmp_path, capsys):
     said = capsys.readouterr().out
     for name in ("no_record", "cut_short", "old", "odd", "list"):
         assert f"{name} is left out: " in said
+
+
+def test_the_commit_is_that_of_a_repository_that_keeps_the_kit_and_none_without_git(tmp_path, monkeypatch):
+    file = tmp_path / "thesis" / "site-packages" / "runs.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    monkeypatch.setattr(runs, "__file__", str(file))
+    git = ["git", "-C", str(tmp_path / "thesis"), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git[:3], "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "a thesis"], check=True)
+    assert runs.surroundings()["git_commit"] is None  # a repository of something else
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "the kit"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert runs.surroundings()["git_commit"] == head
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = runs.surroundings()
+    assert found["git_commit"] is None
+    assert found["packages"]["numpy"] == np.__version__
 
 
 @pytest.mark.parametrize("folder", sorted((common.resolve("results")).glob("*/run.json")), ids=lambda p: p.parent.name)

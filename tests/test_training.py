@@ -177,7 +177,11 @@ def test_a_stopped_run_resumes_and_ends_bit_identical(trained, split, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(split, tmp_path, told=[stop_after(1)])
     assert len(runs.Run(tmp_path).history()) == 1
+    for name in ("codes.npz", "metrics.json"):  # of the weights of now
+        (tmp_path / name).write_text("old")
     assert_same(trained, fit(split, tmp_path))
+    assert not (tmp_path / "codes.npz").exists()
+    assert not (tmp_path / "metrics.json").exists()
 
 
 def test_a_finished_run_is_left_as_it_is_and_other_parameters_are_refused(trained, split):
@@ -267,8 +271,8 @@ def test_without_validation_the_last_epoch_is_kept(split, tmp_path):
 
 
 def kept(run):
-    """What a run keeps, by name."""
-    return {path.name: path.read_bytes() for path in run.path.iterdir()}
+    """What a run keeps, by name, without its lock."""
+    return {path.name: path.read_bytes() for path in run.path.iterdir() if path.name[0] != "."}
 
 
 def copied(run, folder, **cut):
@@ -284,7 +288,7 @@ def test_a_checkpoint_cut_short_is_refused_where_there_is_no_other(trained, spli
     (tmp_path / "training_state.previous.pt").unlink()
     with pytest.raises(ValueError, match="training_state.pt cannot be read; .* resume=false"):
         fit(split, tmp_path)
-    with pytest.raises(ValueError, match="model.safetensors is damaged or cut short"):
+    with pytest.raises(ValueError, match="model.safetensors is .*damaged or cut short"):
         runs.Run(tmp_path).model()
 
 
@@ -292,8 +296,49 @@ def test_a_damaged_checkpoint_costs_one_epoch(trained, split, tmp_path, capsys):
     copied(trained, tmp_path, training_state=0.5)
     (tmp_path / "model.safetensors").unlink()
     resumed = fit(split, tmp_path)
-    assert "training_state.pt is damaged" in capsys.readouterr().out
+    assert "training_state.pt is not a training state, or is damaged" in capsys.readouterr().out
     assert_same(trained, resumed)
+
+
+def put(value, *path):
+    """A change of a state: another value in one place."""
+
+    def change(state):
+        for name in path[:-1]:
+            state = state[name]
+        state[path[-1]] = value
+
+    return change
+
+
+SPOILT = {
+    "no optimizer": lambda state: state.pop("optimizer"),
+    "no weight of the last norm": lambda state: state["net"].pop("norm.weight"),
+    "a weight of another shape": lambda state: state["net"].update({"norm.weight": torch.ones(3)}),
+    "a weight that is not finite": lambda state: state["net"]["norm.weight"].fill_(math.nan),
+    "a moment of another shape": put(torch.ones(3), "optimizer", "state", 0, "exp_avg"),
+    "no schedule": put("none", "schedule"),
+    "more epochs than there are": lambda state: state["history"].extend(2 * state["history"]),
+    "rows that are no rows": put([1, 2, 3], "history"),
+    "rows without a loss": lambda state: state["history"][0].pop("loss"),
+    "unknown sums": put({"steps": 3, "other": 1}, "tally"),
+}
+
+
+def test_a_state_with_a_missing_or_wrong_part_gives_way_to_the_one_before(trained, split, tmp_path, capsys):
+    copied(trained, tmp_path)
+    path, trainer = tmp_path / "training_state.pt", training.Trainer(split, how())
+    good, whole = path.read_bytes(), torch.load(path.with_name(keeping.PREVIOUS), weights_only=True)
+    for name, spoil in SPOILT.items():
+        path.write_bytes(good)
+        keeping.begin(trainer, runs.Run(tmp_path))
+        assert len(trainer.history) == 3
+        spoil(state := torch.load(path, weights_only=True))
+        torch.save(state, path)
+        keeping.begin(trainer, runs.Run(tmp_path))
+        assert f"{path} is not a state of this training" in capsys.readouterr().out, name
+        assert len(trainer.history) == len(trainer.timing) == 2, name
+        assert all(torch.equal(tensor, whole["net"][part]) for part, tensor in trainer.net.state_dict().items()), name
 
 
 @pytest.mark.parametrize("method", ["hybridhash", "adsh"])

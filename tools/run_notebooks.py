@@ -90,7 +90,7 @@ def run(request: Request) -> int:
 def alone(folder: Path) -> Iterator[None]:
     """Wait until no other process works in a run's folder; a process lets go of it when it ends, even if killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".pages-lock")  # not the run's own, which the pages take
     try:
         lock.acquire(timeout=0)
     except Timeout:

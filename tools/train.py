@@ -11,14 +11,15 @@ import sys
 from run_notebooks import parameter_parser
 
 import hhlib as hh
+from hhlib.locking import Busy
 
 
 def main() -> int:
-    """Train what the command line asks for; 2 if it asks for what does not exist."""
+    """Train what the command line asks for; 2, with one sentence, for what cannot be done."""
     given = parameter_parser(__doc__).parse_args().parameter
     try:
         hh.open(hh.settings.words(given)).fit()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ArithmeticError, MemoryError, Busy) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

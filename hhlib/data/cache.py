@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from hhlib.common import atomic, resolve
 from hhlib.data.files import DECODER, ImageFiles, fact_of
 from hhlib.data.splits import Pool
+from hhlib.locking import held
+from hhlib.reading import read_array, read_json
 
 BLOCK = 512  # rows computed between two marks of progress
 DONE = 1 << 32  # beside a row's CRC-32: this one is done
@@ -73,8 +74,7 @@ class KeptRows:
         """
         todo = self._todo()
         if todo is None or len(todo):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock"):
+            with held(self.folder, self.doing, wait=-1):
                 self._fill(compute)
         images = np.load(self.folder / "images.npy", mmap_mode="c")  # "c": writing changes memory, not the file
         for row, (_, mark) in enumerate(np.load(self.folder / "marks.npy") if check else ()):
@@ -85,9 +85,9 @@ class KeptRows:
     def _todo(self) -> np.ndarray | None:
         """Rows to compute; None if one of the files is missing or cut short. Refuses rows of something else."""
         key, kinds = self.key, None
-        with suppress(Exception):  # whatever a damaged file makes a reader raise
-            key = json.loads((self.folder / "cache.json").read_text())
-            images, marks = (np.load(self.folder / name, mmap_mode="r") for name in NAMES[1:])  # "r+" appends zeros
+        with suppress(ValueError, OSError):
+            key = read_json(self.folder / "cache.json", "what a cache holds")
+            images, marks = (read_array(self.folder / name) for name in NAMES[1:])  # for reading: "r+" appends zeros
             kinds = [(array.shape, array.dtype) for array in (images, marks)]
         if key != self.key:
             raise ValueError(

@@ -113,9 +113,17 @@ def default_place(folder: Path, encoder: Encoder, run: runs.Run | None) -> Path:
     return resolve("runs") / name / f"index-{encoder.model['name']}-{encoder.bits}bits"
 
 
-def find(root: str | Path = "runs") -> list[Path]:
-    """The indexes below a folder, the newest last."""
-    return [file.parent for file in sorted(resolve(root).glob("**/index.json"), key=lambda file: file.stat().st_mtime)]
+def find(root: str | Path = "runs", *, of: str | Path | None = None) -> list[Path]:
+    """The indexes below a folder, the newest last; of: only those of this folder of pictures. Broken ones are named."""
+    found = []
+    for file in resolve(root).glob("**/index.json"):
+        try:
+            about = store.about_of(file.parent)
+            if of is None or about.get("root") == str(resolve(of)):
+                found.append((file.stat().st_mtime, file.parent))
+        except (ValueError, OSError) as error:
+            print(f"{file.parent} is left out: {error}")
+    return [place for _, place in sorted(found)]
 
 
 def _begin(folder: Path, encoder: Encoder, where: Path, kind: str, report: Report, seed: int | None, workers) -> None:

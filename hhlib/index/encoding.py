@@ -92,12 +92,20 @@ class Blocks:
         self.folder = where / "blocks" / encoder.digest(looking=True)[:16]
 
     def read(self) -> Iterator[Segment]:
-        """The blocks on disk, one after the other."""
-        return (read_segment(folder) for folder in sorted(self.folder.glob("[0-9]*")))
+        """The blocks on disk, one after the other; a damaged one is deleted, and its pictures are looked at again."""
+        for folder in self._folders():
+            try:
+                yield read_segment(folder)
+            except (ValueError, FileNotFoundError) as error:
+                print(f"{error} Its pictures are looked at again.")
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _folders(self) -> list[Path]:
+        return sorted(self.folder.glob("[0-9]*"))
 
     def write(self, pictures: Sequence[Picture], seen: np.ndarray) -> None:
         """Keep what was seen of some pictures, all or nothing."""
-        draft, number = self.folder / "draft", len([*self.folder.glob("[0-9]*")])
+        draft, number = self.folder / "draft", max((int(folder.name) + 1 for folder in self._folders()), default=0)
         shutil.rmtree(draft, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_segment(draft, [_segment(pictures, seen)], np.stack([np.zeros(len(seen), int), np.arange(len(seen))], 1))

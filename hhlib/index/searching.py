@@ -11,6 +11,7 @@ import numpy as np
 
 from hhlib.common import usable_cores
 from hhlib.index.store import Segment
+from hhlib.reading import Damaged
 
 #: Of more rows at one distance than this, so many are compared by their vectors, drawn by the seeded order of the rows.
 MOST_TIES = 1 << 15
@@ -60,5 +61,7 @@ def similarities(segments: Sequence[Segment], vector: np.ndarray, rows: np.ndarr
     for number in np.unique(which):
         here = which == number
         found[here] = segments[number].vectors[rows[here] - starts[number]]
+    if not np.isfinite(found).all():
+        raise Damaged("the index's vectors are damaged: some of their numbers are not finite; build it again.")
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(vector)
     return (found @ vector / np.maximum(lengths, np.finfo(np.float32).tiny)).clip(-1, 1)

@@ -11,22 +11,27 @@ state or the new one, and a writer that is killed leaves one of the two.
 
 import hashlib
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from hhlib.common import atomic
+from hhlib.common import atomic, check_choice
+from hhlib.locking import held
+from hhlib.reading import Damaged, read_array, read_json, reading
 
 FORMAT = 1  #: changes when older versions could not read what is written
 LARGEST = 1 << 20  #: rows of a segment; so a change copies a part of a large index only
 PIECE = 1 << 15  #: rows copied at a time
+#: Axes and kind of numbers of the arrays of a segment. Vectors that wait for their code may be float32.
+PARTS = {"keys": (1, np.uint64), "codes": (2, np.uint8), "facts": (1, np.uint64), "vectors": (2, np.float16)}
+PARTS |= {"": (1, np.uint8), "-ends": (1, np.int64)}  # of texts
 
 
 class Texts(Sequence):
@@ -46,8 +51,10 @@ class Texts(Sequence):
         return len(self.ends)
 
     def __getitem__(self, row: int) -> str:
-        start = self.ends[row - 1] if row else 0
-        return self.raw[start : self.ends[row]].tobytes().decode("utf-8", "surrogateescape")
+        start, end = int(self.ends[row - 1]) if row else 0, int(self.ends[row])
+        if not 0 <= start <= end <= len(self.raw):
+            raise Damaged(f"{getattr(self.ends, 'filename', 'a list of texts')} is damaged in row {row}.")
+        return self.raw[start:end].tobytes().decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -96,27 +103,29 @@ def write_segment(folder: Path, sources: Sequence[Segment], order: np.ndarray) -
 
 
 def read_segment(folder: Path) -> Segment:
-    """A segment, memory-mapped. FileNotFoundError if a part of it is missing."""
+    """A segment, memory-mapped. FileNotFoundError if a part of it is missing, ValueError if parts do not fit."""
     names = ("keys", "codes", "facts", *(["vectors"] if (folder / "vectors.npy").is_file() else []))
-    found = {"vectors": None} | {name: _read(folder / f"{name}.npy") for name in names}
+    found = {"vectors": None} | {name: _part(folder / f"{name}.npy", *PARTS[name]) for name in names}
     for name in ("paths", "labels"):
-        found[name] = Texts(_read(folder / f"{name}.npy"), _read(folder / f"{name}-ends.npy"))
-    return Segment(**found)
+        raw, ends = (_part(folder / f"{name}{which}.npy", *PARTS[which]) for which in ("", "-ends"))
+        found[name] = Texts(raw, ends)
+    segment = Segment(**found)
+    rows = {name: len(part) for name, part in vars(segment).items() if part is not None}
+    if len(set(rows.values())) > 1:
+        raise Damaged(f"{folder} is damaged: its parts have unequal numbers of rows, {rows}.")
+    return segment
 
 
-def _read(file: Path) -> np.ndarray:
-    return np.load(file, mmap_mode="r", allow_pickle=False)
+def _part(file: Path, ndim: int, kind: type) -> np.ndarray:
+    array = read_array(file)
+    if array.ndim != ndim or array.dtype not in (kind, np.float32 if kind is np.float16 else kind):
+        raise Damaged(f"{file} is {array.dtype} of shape {array.shape}, but it must be {kind.__name__} of {ndim} axes.")
+    return array
 
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> AbstractContextManager[None]:
     """The right to write to an index; it ends with the process, even if killed. RuntimeError if another has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=1):
-            yield
-    except Timeout as error:
-        raise RuntimeError(f"another process is writing to {folder}; try again when it has ended.") from error
+    return held(folder, "indexing")
 
 
 class Store:
@@ -145,17 +154,9 @@ class Store:
 
     def read(self) -> None:
         """Read again what is on disk."""
-        file = self.folder / "index.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no index in {self.folder}; `hhlib index FOLDER` makes one.")
-        try:
-            about = json.loads(file.read_text(encoding="utf-8"))
-            if about["format"] != FORMAT:
-                raise ValueError(f"its format is {about['format']}, but this version reads {FORMAT}")
-            names = about.pop("segments")
-            segments = [read_segment(self.folder / "segments" / name) for name in names]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{file} is no index that can be read ({type(error).__name__}: {error}).") from error
+        about = about_of(self.folder)
+        names = about.pop("segments")
+        segments = [read_segment(self.folder / "segments" / name) for name in names]
         self.about, self.names, self.segments = about, names, segments
 
     def __len__(self) -> int:
@@ -219,6 +220,27 @@ class Store:
         for folder in (self.folder / "segments").glob("*"):
             if folder.name not in self.names:
                 shutil.rmtree(folder, ignore_errors=True)  # a reader may still have it open where that forbids it
+
+
+def about_of(folder: Path) -> dict:
+    """What the index in a folder says of itself, checked; FileNotFoundError or ValueError as for `Store`."""
+    file = folder / "index.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no index in {folder}; `hhlib index FOLDER` makes one.")
+    about = read_json(file, "what an index says of itself")
+    with reading(file, "what an index says of itself"):
+        if about["format"] != FORMAT:
+            raise ValueError(f"its format is {about['format']}, but this version reads {FORMAT}")
+        for name in about["segments"]:  # which are below this folder, and nowhere else
+            if not isinstance(name, str) or not re.fullmatch("[0-9a-f]{32}", name):
+                raise ValueError(f"it has the segment {name!r}, but each must be 32 letters and digits")
+        check_choice("built", about["built"], (True, False))
+        if "root" in about:  # else rows without pictures
+            if not isinstance(about["root"], str) or not Path(about["root"]).is_absolute():
+                raise ValueError(f"root is {about['root']!r}, but it must be the absolute path of a folder")
+            check_choice("level", about["level"], (None, 0, 1))
+            check_choice("vectors", about["vectors"], ("outputs", "backbone", "none"))
+    return about
 
 
 def _write(folder: Path, about: dict) -> None:

@@ -27,4 +27,4 @@ from hhlib.network.presets import (
     names,
     options,
 )
-from hhlib.network.weights import MatchReport, fill, load_nest, load_released, load_weights
+from hhlib.network.weights import MatchReport, Published, fill, load_nest, load_released, load_weights

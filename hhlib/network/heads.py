@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hhlib.common import check_bits, check_choice, check_share, check_whole
+from hhlib.common import check_bits, check_choice, check_parameters, check_share, check_side, check_whole
 from hhlib.network.backbones import as_map, bare, facts
 from hhlib.network.parts import HEADS, HashLayer, evaluating, last_step
 
@@ -35,10 +35,11 @@ class Head(nn.Module):
         check_whole("hidden", hidden, 0)
         check_share("dropout", dropout)
         check_choice("head", head, HEADS)
+        wanted, last = last_step(head, bits)
+        check_parameters("the head", dim * (hidden + 2) + (hidden or dim) * wanted)
         layers = [nn.BatchNorm1d(dim, affine=False)]
         if hidden:
             layers += [nn.Dropout(dropout), nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
-        wanted, last = last_step(head, bits)
         self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(hidden or dim, wanted), last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +70,8 @@ class TimmHash(nn.Module):
         super().__init__()
         known = facts(backbone, weights=False)
         check_share("drop_path_rate", drop_path_rate)
-        self.bits, self.img_size = check_bits(bits), img_size or known.size
+        self.bits = check_bits(bits)
+        self.img_size = known.size if img_size is None else check_side("img_size", img_size)
         self.backbone = bare(backbone, self.img_size, drop_path_rate=drop_path_rate or None)
         with torch.no_grad(), evaluating(self.backbone):
             _, C, b, w = self.forward_features(torch.zeros(1, 3, self.img_size, self.img_size)).shape

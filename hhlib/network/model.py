@@ -12,19 +12,23 @@ feature vector of one block. In "released", the pooled map (B, C, t, t) is *resh
 channels last, so each "token" is a slice through several channels' maps; use it for weights of the authors' code only.
 """
 
+import itertools
 import math
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from timm.models.nest import Nest, resize_pos_embed
 from torch import Tensor, nn
 
-from hhlib.common import check_bits, check_choice, check_share, check_whole
+from hhlib.common import check_bits, check_choice, check_parameters, check_share, check_side, check_whole
 from hhlib.network import parts
-from hhlib.network.parts import BlockAttention, BlockTokenAttention, HashLayer, Interaction
+from hhlib.network.parts import BlockAttention, BlockTokenAttention, DivideAndEncode, HashLayer, Interaction
+from hhlib.network.weights import Published
+
+#: The largest layers and numbers of layers: several times those of any published network of this kind.
+MAX_CHANNELS, MAX_DEPTH = 16_384, 256
 
 
-class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apache-2.0", tags=["deep-hashing"]):
+class HybridHash(Nest, Published, library_name="hhlib", license="apache-2.0", tags=["deep-hashing"]):
     """HybridHash on timm's NesT. ``net(images) -> z``; the binary code is ``z >= 0``.
 
     Args:
@@ -67,8 +71,10 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
         check_choice("stem", stem, parts.STEMS)
         check_choice("hash_layer", hash_layer, parts.HASH_LAYERS)
         check_share("drop_path_rate", drop_path_rate)
+        check_whole("in_chans", in_chans, 1, MAX_CHANNELS)
         _check_levels(embed_dims, num_heads, depths, interaction_heads)
         edge, pool = _block_edge(img_size, patch_size, tokens_per_block)
+        _check_parameters(bits, embed_dims, depths, edge, in_chans * patch_size**2)
         super().__init__(
             img_size=img_size, in_chans=in_chans, patch_size=patch_size, num_levels=3, embed_dims=embed_dims,
             num_heads=num_heads, depths=depths, num_classes=0, drop_path_rate=drop_path_rate,
@@ -86,11 +92,6 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
             self.levels[i].pool = Interaction(*embed_dims[i - 1 : i + 1], global_branch=global_branch, **shapes)
         self.reset_classifier(bits)
         self.init_weights()  # truncated normal with std 0.02, zero biases, as in NesT
-
-    @classmethod
-    def _load_as_safetensor(cls, model, model_file, map_location, strict):
-        """Used by `from_pretrained`, whose default would silently accept missing tensors."""
-        return super()._load_as_safetensor(model, model_file, map_location, strict=True)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, C, b, b) -> z (B, K); the features themselves if `pre_logits`."""
@@ -126,8 +127,8 @@ class HybridHash(Nest, PyTorchModelHubMixin, library_name="hhlib", license="apac
 
 def _block_edge(side: int, patch: int, tokens: int) -> tuple[int, int]:
     """Side b of a block, a quarter of the grid, and side of the square that one block token averages, in tokens."""
-    unit = 4 * check_whole("patch_size", patch, 1)
-    if check_whole("img_size", side, 1) % unit:
+    unit = 4 * check_side("patch_size", patch)
+    if check_side("img_size", side) % unit:
         raise ValueError(
             f"img_size is {side} and patch_size {patch}, but 4 x 4 blocks need a multiple of 4 * patch_size = {unit}."
         )
@@ -138,10 +139,23 @@ def _block_edge(side: int, patch: int, tokens: int) -> tuple[int, int]:
 
 
 def _check_levels(embed_dims, num_heads, depths, interaction_heads) -> None:
+    most = {"embed_dims": MAX_CHANNELS, "num_heads": MAX_CHANNELS, "depths": MAX_DEPTH}
     for name, values in [("embed_dims", embed_dims), ("num_heads", num_heads), ("depths", depths)]:
-        if len(tuple(values)) != 3 or min(values) < 1:
+        if not isinstance(values, tuple | list) or len(values) != 3:
             raise ValueError(f"{name} is {values!r}, but it must be three positive whole numbers, one per level.")
+        for level, value in enumerate(values):
+            check_whole(f"{name}[{level}]", value, 1, most[name])
+    check_whole("interaction_heads", interaction_heads, 1, MAX_CHANNELS)
     divisors = [(level, f"num_heads[{level}]", heads) for level, heads in enumerate(num_heads)]
     for level, name, heads in divisors + [(level, "interaction_heads", interaction_heads) for level in (1, 2)]:
         if embed_dims[level] % heads:
             raise ValueError(f"embed_dims[{level}] is {embed_dims[level]}, but {name}, {heads}, must divide it.")
+
+
+def _check_parameters(bits: int, embed_dims, depths, edge: int, patch: int) -> None:
+    """Raise ValueError for a network that is too large, by its largest parts; patch: numbers in a patch of an image."""
+    layers = sum(12 * dim**2 * depth for dim, depth in zip(embed_dims, depths, strict=True))  # attention and MLP
+    between = sum(10 * a * b + 4 * b**2 for a, b in itertools.pairwise(embed_dims)) + 10 * embed_dims[-1] ** 2
+    places = sum(blocks * edge**2 * dim for blocks, dim in zip((16, 4, 1), embed_dims, strict=True))
+    first, last = (patch + 30 * embed_dims[0]) * embed_dims[0], DivideAndEncode.SLICE * bits * embed_dims[-1]
+    check_parameters("the network", first + layers + between + places + last)

@@ -40,9 +40,11 @@ def names() -> list[str]:
 
 def kind(name: str) -> str:
     """What a network's name asks for: "hybridhash", "tuned" or "frozen". ValueError if there is no such network."""
+    if not isinstance(name, str):
+        raise ValueError(f"network is {name!r}, but it must be a name.")
     if name in PRESETS:
         return "hybridhash"
-    tuned = isinstance(name, str) and name.startswith(TUNED)
+    tuned = name.startswith(TUNED)
     backbone = name.removeprefix(TUNED) if tuned else name
     if backbone not in known_backbones() and not (tuned and is_model(backbone)):
         allowed = f"{', '.join(PRESETS)}, {LITE0}, timm's name of a pretrained model, or {TUNED} and any model's name"

@@ -4,14 +4,19 @@ Users of the released code got mAP 0.32 to 0.61 because a non-strict load hid mi
 """
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+import torch
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from hhlib.network.model import HybridHash
+from hhlib.reading import Damaged, read_tensors, reading
+
+if TYPE_CHECKING:
+    from hhlib.network.model import HybridHash
 
 
 @dataclass
@@ -40,7 +45,7 @@ RELEASED_NAMES = {
 }  # fmt: skip
 
 
-def load_released(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
+def load_released(net: "HybridHash", state_dict: dict[str, Tensor]) -> MatchReport:
     """Fill `net` with a checkpoint of the authors' code (`torch.load(..., weights_only=True)`).
 
     ``FcLayer.*``, which no forward pass of that code uses, is dropped and named in the report; all else must fit.
@@ -50,6 +55,8 @@ def load_released(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport
         warnings.warn(text, stacklevel=2)
     state = {}
     for name, tensor in state_dict.items():
+        if not isinstance(name, str):
+            raise ValueError(f"the checkpoint has the name {name!r}, but it must be tensors by their names.")
         name = name.removeprefix("module.")  # added by DataParallel
         for theirs, ours in RELEASED_NAMES.items():
             name = name.replace(theirs, ours)
@@ -59,7 +66,7 @@ def load_released(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport
     return report
 
 
-def load_nest(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
+def load_nest(net: "HybridHash", state_dict: dict[str, Tensor]) -> MatchReport:
     """Fill the backbone of `net` with the weights of timm's `Nest`, as the authors do with NesT-B.
 
     Patch embedding, transformer layers, position embeddings, 3x3 convolutions and norms are loaded; the 1x1
@@ -71,12 +78,28 @@ def load_nest(net: HybridHash, state_dict: dict[str, Tensor]) -> MatchReport:
 
 def load_weights(net: nn.Module, path: Path) -> MatchReport:
     """Fill `net` from a `.safetensors` file of this kit; all tensors must fit."""
+    state = read_tensors(path)
     try:
-        return fill(net, load_file(path))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}).") from error
+        return fill(net, state)
     except ValueError as error:
-        raise ValueError(f"{path} does not fit this network: {error}") from error
+        raise Damaged(f"{path} does not fit this network: {error}") from error
+
+
+class Published(PyTorchModelHubMixin):
+    """What has `save_pretrained` and `from_pretrained`; the latter checks arguments and weights as everything here."""
+
+    @classmethod
+    def from_pretrained(cls, where: str | Path, **how):
+        """Made again from a folder, or from a repository of the hub; ValueError if a file there is damaged."""
+        file = Path(where) / "config.json"
+        with reading(file, "a network's arguments") if file.exists() else nullcontext():
+            return super().from_pretrained(where, **how)
+
+    @classmethod
+    def _load_as_safetensor(cls, model, model_file, map_location, strict):
+        """Used by `from_pretrained`, whose default would silently accept missing tensors."""
+        load_weights(model, Path(model_file))
+        return model.to(map_location)
 
 
 def fill(net: nn.Module, state: dict[str, Tensor], *, may_miss: tuple[str, ...] = ()) -> MatchReport:
@@ -91,11 +114,21 @@ def fill(net: nn.Module, state: dict[str, Tensor], *, may_miss: tuple[str, ...] 
         raise ValueError(f"the file has tensors that this network has no place for: {_shorten(report.unused)}.")
     for name in report.matched:
         theirs, ours = state[name], own[name]
-        alike = theirs.shape == ours.shape and theirs.is_floating_point() == ours.is_floating_point()
-        if not alike or not theirs.isfinite().all():
+        if not _fits(theirs, ours):
+            found = (
+                f"{theirs.dtype} of shape {tuple(theirs.shape)}" if isinstance(theirs, Tensor) else repr(theirs)[:80]
+            )
             raise ValueError(
-                f"{name} is {theirs.dtype} of shape {tuple(theirs.shape)} in the file, but it must hold finite "
-                f"{ours.dtype} numbers of shape {tuple(ours.shape)}."
+                f"{name} is {found} in the file, but it must hold finite {ours.dtype} numbers of shape "
+                f"{tuple(ours.shape)}."
             )
     net.load_state_dict(own | {name: state[name] for name in report.matched})
     return report
+
+
+def _fits(theirs, ours: Tensor) -> bool:
+    """Whether a tensor can be copied into another: as many numbers of its kind, which stay finite."""
+    if not isinstance(theirs, Tensor) or theirs.layout != torch.strided or theirs.is_quantized or theirs.is_meta:
+        return False
+    alike = theirs.shape == ours.shape and theirs.is_floating_point() == ours.is_floating_point()
+    return alike and bool(theirs.to(ours.dtype).isfinite().all())

@@ -9,6 +9,7 @@ from hhlib.common import at_least, check_above, check_choice, check_settings, ch
 
 CHOICES = {"validation": "validation_map", "queries": "query_map"}  #: column of the history that chooses the epoch
 SCHEDULES = ("one_cycle", "constant")
+_SEED = partial(check_whole, least=0, most=2**32 - 1)  # of scikit-learn, the narrowest
 DOTTED = ("loss", "net")  #: fields of a recipe whose values have names of their own: loss.alpha, net.stem
 
 
@@ -67,8 +68,8 @@ class Settings:
         "micro", "micro to base, lite0, a timm model (frozen) or timm:NAME (tuned)", lambda _, x: networks.kind(x)
     )
     bits: int = setting(32, "code length, 1 to 1024", partial(check_whole, least=1, most=common.MAX_BITS))
-    seed: int = setting(0, "of split and training: same seed and machine, same numbers", at_least(0))
-    image_size: int | None = setting(None, "side of the images in pixels; none: their own", at_least(1))
+    seed: int = setting(0, "of split and training: same seed and machine, same numbers", _SEED)
+    image_size: int | None = setting(None, "side of the images in pixels; none: their own", common.check_side)
     lists: str = setting("", "folder with test.txt, train.txt, database.txt, instead of the seed")
     data_dir: str = setting("data", "folder with downloaded data sets; relative to the project")
     runs_dir: str = setting("runs", "folder for results; relative to the project")

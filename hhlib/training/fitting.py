@@ -1,11 +1,14 @@
 """From a split and settings to a trained network in a run folder."""
 
+import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 
 from hhlib.common import check_whole
 from hhlib.data import Split
+from hhlib.locking import held
 from hhlib.runs import Run
 from hhlib.settings import Settings
 from hhlib.training import keeping
@@ -27,7 +30,9 @@ def fit(split: Split, run: Run, settings: Settings, reports: Iterable[Report] = 
         MemoryError: if the GPU's memory is too small for a step.
         FloatingPointError: if the loss is no longer finite; the last state that was kept stays on disk.
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once everything that was done is on disk.
-        RuntimeError: if one of several processes fails, with its reason; what was kept stays on disk.
+        RuntimeError: if another process works in the folder of the run; or if one of several processes fails, with its
+            reason; what was kept stays on disk.
+        OSError: if the folder of the run cannot be written to, before anything is trained.
     """
     arguments = split, run, settings, list(reports)
     if settings.processes == 1:
@@ -41,6 +46,11 @@ def fit(split: Split, run: Run, settings: Settings, reports: Iterable[Report] = 
 
 
 def _fit(split: Split, run: Run, settings: Settings, reports: list[Report]) -> None:
-    trainer = Trainer(split, settings, fresh=not (settings.resume and (run.path / keeping.STATE).is_file()))
-    keeping.begin(trainer, run)
-    trainer.fit(run, reports)
+    goes_on = settings.resume and (run.path / keeping.STATE).is_file()
+    trainer = Trainer(split, settings, fresh=not goes_on)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, this one writes
+    with held(run.path, "training") if first else nullcontext():
+        if goes_on != (settings.resume and (run.path / keeping.STATE).is_file()):
+            raise RuntimeError(f"another process was at work in {run.path} just now; run this again.")
+        keeping.begin(trainer, run)
+        trainer.fit(run, reports)

@@ -4,14 +4,17 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from hhlib import losses
 from hhlib.common import atomic
+from hhlib.reading import read_state, reading
 from hhlib.retrieval import pack
 from hhlib.runs import Run, surroundings, write_json
 from hhlib.settings import CHOICES
@@ -21,49 +24,71 @@ if TYPE_CHECKING:
     from hhlib.training.trainer import Trainer
 
 STATE, PREVIOUS = "training_state.pt", "training_state.previous.pt"
-MADE = (STATE, PREVIOUS, "model.safetensors", "history.csv", "timing.csv", "codes.npz", "metrics.json")
-MADE += ("database_codes.npz",)  #: what training and evaluation leave
+SCORED = ("codes.npz", "metrics.json")  #: what evaluation makes of the kept weights
+MADE = (STATE, PREVIOUS, "model.safetensors", "history.csv", "timing.csv", *SCORED, "database_codes.npz")
 
 
 def begin(trainer: "Trainer", run: Run) -> None:
     """Continue an earlier run in this folder, or write run.json for a new one."""
-    earlier = earlier_state(run, trainer.record) if trainer.settings.resume else None
+    found = earlier_states(run, trainer.record) if trainer.settings.resume else []
     trainer.accelerator.wait_for_everyone()  # all have looked for an earlier run
-    if earlier:
-        last = len(earlier["history"]) - (not earlier["tally"].get("steps"))  # the epoch it stopped in, or after
-        trainer.set_image_side(last)
-        for name, part in _parts(trainer).items():
-            part.load_state_dict(earlier[name])
-        trainer.history, trainer.timing = earlier["history"], earlier["timing"]
-        trainer.tally = Tally(**earlier["tally"]).to(trainer.accelerator.device)
+    if found:
+        _restore(trainer, found)
     elif trainer.accelerator.is_main_process:
         for name in MADE:  # before run.json: a stop from here on never mixes two runs
             (run.path / name).unlink(missing_ok=True)
         write_json(run.path / "run.json", trainer.record | surroundings())
 
 
-def earlier_state(run: Run, record: dict) -> dict | None:
-    """The state of an earlier run in this folder, None if there is none; refuses one with other parameters."""
+def earlier_states(run: Run, record: dict) -> list[Path]:
+    """The states of an earlier run in this folder, the newest first; refuses one with other parameters."""
     path = run.path / STATE
     if not path.is_file():
-        return None
-    old, new = _comparable(run.record), _comparable(record)
-    kept_since = ("classes", "image_size", "flip")  # older runs do not say these
-    old["data"] = {name: new["data"][name] for name in kept_since} | old["data"]
+        return []
+    kept_since, new = ("classes", "image_size", "flip"), _comparable(record)
+    with reading(run.path / "run.json", "the record of a run"):
+        old = _comparable(run.record)
+        old["data"] = {name: new["data"][name] for name in kept_since} | old["data"]  # older runs do not say these
     for part in ("parameters", "model", "loss", "data"):
         for name, before, now in _differences(old[part], new[part]):
             raise ValueError(
                 f"{run.path} holds a run with {name} = {before!r}, but {now!r} is asked for; "
                 "use resume=false to train afresh, or another runs_dir to keep both."
             )
-    found = [file for file in (path, path.with_name(PREVIOUS)) if file.is_file()]
-    for file in found:
+    return [file for file in (path, path.with_name(PREVIOUS)) if file.is_file()]
+
+
+def _restore(trainer: "Trainer", files: list[Path]) -> None:
+    """Let a trainer continue from the first of some states that is whole; each replaces all of the one before."""
+    for file in files:
         try:
-            return {"tally": {}} | torch.load(file, weights_only=True, map_location="cpu")
-        except Exception:  # whatever a damaged file makes PyTorch raise
-            print(f"{file} is damaged or cut short.")
-    names = " and ".join(str(file) for file in found)
-    raise ValueError(f"{names} cannot be read; use resume=false to train afresh.")
+            state = read_state(file)
+            with reading(file, "a state of this training"):
+                _load(trainer, {"tally": {}} | state)
+            return
+        except (OSError, ValueError) as error:
+            trainer.accelerator.print(error)
+    raise ValueError(f"{' and '.join(map(str, files))} cannot be read; use resume=false to train afresh.")
+
+
+def _load(trainer: "Trainer", state: dict) -> None:
+    """Continue from a state. Raises whatever PyTorch does, and KeyError or ValueError, where a part of it is wrong."""
+    trainer.history, trainer.timing = [dict(row) for row in state["history"]], [dict(row) for row in state["timing"]]
+    trainer.tally = Tally(**state["tally"]).to(trainer.accelerator.device)
+    if len(trainer.timing) != len(trainer.history) or len(trainer.history) > trainer.recipe.epochs:
+        raise ValueError(f"it has {len(trainer.history)} epochs, and the times of {len(trainer.timing)}")
+    if not all({"epoch", "loss", "validation_map"} <= row.keys() for row in trainer.history):
+        raise ValueError("its history lacks a column")
+    last = len(trainer.history) - (not trainer.tally.steps)  # the epoch it stopped in, or after
+    trainer.set_image_side(last)
+    for name, part in _parts(trainer).items():
+        part.load_state_dict(state[name])
+    for parameter, kept in trainer.optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"its optimizer has {name} of shape {tuple(value.shape)} for {tuple(parameter.shape)}")
+    if bad := [name for name, x in trainer.net.state_dict().items() if not x.isfinite().all()]:
+        raise ValueError(f"{bad[0]} of its network holds numbers that are not finite")
 
 
 def _comparable(record: dict) -> dict:
@@ -96,6 +121,8 @@ def save(trainer: "Trainer", run: Run) -> None:
     scores = pd.Series([row[CHOICES[trainer.recipe.choose]] for row in trainer.history])
     full_size = len(scores) > trainer.recipe.small_epochs
     if full_size and (scores.isna().all() or scores.iloc[-1] == scores.max()):
+        for name in SCORED:  # of the weights before: codes are made once, and would stay
+            (run.path / name).unlink(missing_ok=True)
         weights = {name: tensor.contiguous() for name, tensor in trainer.kept.state_dict().items()}
         with atomic(run.path / "model.safetensors") as draft:
             save_file(weights, draft)
