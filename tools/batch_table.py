@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import hhlib as hh
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 
 SAME = ["dataset", "method", "network", "bits"]  #: runs that differ in nothing else are averaged
 
@@ -69,6 +69,7 @@ def write(target: str | Path, folders: Iterable[str | Path]) -> pd.DataFrame:
     return table
 
 
+@command
 def main() -> int:
     """Write the table, if any run has scores."""
     target, *folders = sys.argv[1:]

@@ -90,7 +90,7 @@ def main() -> int:
             print(f"{len(codes):,} codes are in {given.uri}.")
             return 0
         found = search(client, codes, k=given.k)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     lines = csv.writer(sys.stdout, lineterminator="\n")

@@ -28,7 +28,7 @@ from PIL import Image
 from publish import NOTEBOOKS, opening, publish
 
 import hhlib as hh
-from hhlib.common import resolve
+from hhlib.common import command, resolve
 from hhlib.settings.reading import typed
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -38,14 +38,11 @@ TOLD = ("epoch", "trains", "resumes", "finished")  #: how the lines begin that a
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
+@command
 def main() -> int:
     """Run what the command line asks for; the exit code is 0, 1 if a notebook failed, 2 for a request that is wrong."""
     os.chdir(PROJECT)  # where the notebooks' relative paths start
-    try:
-        request = Request(request_parser(__doc__).parse_args())
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    request = Request(request_parser(__doc__).parse_args())
     with alone(request.experiment.run.path):
         return run(request)
 

@@ -18,6 +18,7 @@ from generated import PROJECT
 from teaching import TEACHING
 
 import hhlib as hh
+from hhlib.common import command
 
 RUNS = "results/runs.csv"
 PAGES = READMES | {"book/teaching.md": TEACHING}
@@ -64,6 +65,7 @@ def out_of_date(write: bool = False) -> list[str]:
     return found
 
 
+@command
 def main() -> int:
     """Write, or check, what the command line asks for; 1 if a check finds something."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -11,16 +11,14 @@ import sys
 from run_notebooks import parameter_parser
 
 import hhlib as hh
+from hhlib.common import command
 
 
+@command
 def main() -> int:
     """Train what the command line asks for; 2 if it asks for what does not exist."""
     given = parameter_parser(__doc__).parse_args().parameter
-    try:
-        hh.open(hh.settings.words(given)).fit()
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    hh.open(hh.settings.words(given)).fit()
     return 0
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 
 import hhlib as hh
+from hhlib.common import command
 from hhlib.data.lists import LIST_NAMES, write_list
 from hhlib.data.sources.imagenet import SYNSETS
 
@@ -97,6 +98,7 @@ def check(what: str, good: bool, text: str) -> bool:
     return good
 
 
+@command
 def main() -> int:
     """Try it; 0 if every step did what it should."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

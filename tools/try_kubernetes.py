@@ -29,6 +29,7 @@ from no_cluster import Cluster, serving
 from run_notebooks import PROJECT, parameter_parser
 
 import hhlib as hh
+from hhlib.common import command
 
 PROFILE = PROJECT / "profiles" / "kubernetes"
 COPIED = ("Snakefile", "batches", "hhlib", "notebooks", "profiles", "tools")
@@ -156,6 +157,7 @@ def unlike(job: dict, resources: dict) -> list[str]:
     return found + [f"{what}: {have}, not {want}." for what, (have, want) in pairs.items() if have != want]
 
 
+@command
 def main() -> int:
     """Render and check what the command line asks for."""
     parser = parameter_parser(__doc__)
@@ -164,11 +166,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="where to write the first job")
     given = parser.parse_args()
     text = hh.settings.words(given.parameter)
-    try:
-        batch, _ = batches.read(given.file, text), claim()
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    batch, _ = batches.read(given.file, text), claim()
     rendered = render(given.file, text, runs=given.run)
     first = next((yaml.safe_dump(job, sort_keys=False, width=118) for job in rendered.jobs), "")
     if given.keep and first:

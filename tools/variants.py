@@ -26,7 +26,7 @@ from compare import everything, keep, write_table
 from run_notebooks import parameter_parser
 
 import hhlib as hh
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 
 TABLES = tomllib.loads((Path(__file__).parent / "variants.toml").read_text())
 SCORES = ("expected", "worst", "best")
@@ -176,6 +176,7 @@ def make(name: str, jobs: dict[tuple, dict], workers: int) -> None:
     write_table(f"{name}_gains", gains(table, ap))
 
 
+@command
 def main() -> int:
     """The tables that are asked for; the exit code is 2 for a request that is wrong."""
     parser = parameter_parser(__doc__)
@@ -183,16 +184,12 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     given = parser.parse_args()
-    try:
-        wanted = {name: jobs_of(name, given) for name in given.tables}
-        for jobs in wanted.values():
-            for job in jobs.values():
-                experiment_of(job)  # a setting that is wrong is named before anything is trained
-        for name, jobs in wanted.items():
-            make(name, jobs, given.workers)
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    wanted = {name: jobs_of(name, given) for name in given.tables}
+    for jobs in wanted.values():
+        for job in jobs.values():
+            experiment_of(job)  # a setting that is wrong is named before anything is trained
+    for name, jobs in wanted.items():
+        make(name, jobs, given.workers)
     return 0
 
 
