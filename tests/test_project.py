@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 COMMON = ["dataset", "method", "network", "bits", "seed", "data_dir", "runs_dir", "settings", "live"]
 FLOORS = [
-    {"common"},
+    {"common", "compiled"},
     {"data", "network", "losses", "metrics"},
     {"settings"},
     {"runs", "plots"},
