@@ -21,7 +21,7 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences a debug
 
 import jinja2
 import papermill
-from asking import AskingKernelManager
+from asking import AskingKernelManager, PageStop
 from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
@@ -204,23 +204,37 @@ def show_training_lines() -> None:
 
 
 def execute(path: Path, folder: Path, values: dict) -> bool:
-    """Run one notebook into the run's folder; False, with the reason printed, if it failed."""
+    """Run one notebook into the run's folder; False, with the reason printed, if it failed.
+
+    Raises KeyboardInterrupt or SystemExit after SIGINT or SIGTERM, once the page has kept what it did.
+    """
     target = folder / "notebooks" / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            str(path),
-            str(target),
-            parameters=values,
-            cwd=str(PROJECT),
-            progress_bar=False,
-            log_output=True,
-            kernel_manager_class=AskingKernelManager,
-            extra_arguments=["--log-level=40"],  # the kernel's own notes about its connection say nothing to a reader
-        )
-    except PapermillExecutionError as error:
-        print(f"{path.name} failed: {error.ename}: {error.evalue}\nSee {target}", file=sys.stderr)
-        return False
+    where = f"on page {path.stem}"
+    with PageStop() as stop:
+        try:
+            papermill.execute_notebook(
+                str(path),
+                str(target),
+                parameters=values,
+                cwd=str(PROJECT),
+                progress_bar=False,
+                log_output=True,
+                kernel_manager_class=AskingKernelManager,
+                on_cell_start=stop.check,
+                extra_arguments=["--log-level=40"],  # the kernel's own notes about its connection tell a reader nothing
+            )
+        except PapermillExecutionError as error:
+            if stop.received is None:
+                print(f"{path.name} failed: {error.ename}: {error.evalue}\nSee {target}", file=sys.stderr)
+                return False
+            if error.ename == "Stopped":
+                where = error.evalue.removeprefix("stopped ").partition(";")[0]
+        except (Exception, KeyboardInterrupt):  # a kernel that was interrupted while it started
+            if stop.received is None:
+                raise
+        if stop.received is not None:
+            stop.leave(where)
     return True
 
 
