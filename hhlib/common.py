@@ -7,6 +7,7 @@ import numbers
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
@@ -160,13 +161,13 @@ def saving(file: Path, named: Path | None = None) -> Iterator[None]:
 def _unwritable(file: Path, error: Exception) -> str:
     """Why a file cannot be written, in the system's words; "" if something else went wrong."""
     if isinstance(error, OSError):
-        ours = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(file.parent)
+        ours = error.filename is None or Path(str(error.filename)).is_relative_to(file.parent)
         return (error.strerror or str(error)) if ours else ""
     if "os error" in str(error):  # safetensors
         return str(error)
-    try:  # PyTorch does not say what is wrong: one more piece shows whether the disk is full
-        with file.open("ab") as out:
-            out.write(bytes(1 << 20))
+    try:  # PyTorch does not say what is wrong: another file beside shows whether the disk is full
+        with tempfile.TemporaryFile(dir=file.parent) as other:
+            other.write(bytes(1 << 20))
     except OSError as full:
         return full.strerror or ""
     return ""

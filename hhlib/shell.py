@@ -90,7 +90,7 @@ def evaluate(given: argparse.Namespace) -> tuple[dict, str]:
         raise FileNotFoundError(f"{experiment.run.path} is not trained; {how}.")
     scores = experiment.evaluate()
     score, (low, high) = scores["map"], scores["interval"]
-    answer = {"run": str(experiment.run.path), **json.loads((experiment.run.path / "metrics.json").read_text())}
+    answer = {"run": str(experiment.run.path), **experiment.run.metrics()}
     lines = [f"mAP {score['expected']:.3f} (95 % interval {low:.3f} to {high:.3f}), by chance {scores['chance']:.3f}"]
     lines += [f"tie orders: {score['worst']:.3f} to {score['best']:.3f}", scores["split"], *scores["remarks"]]
     return answer, "\n".join(lines)
@@ -121,7 +121,7 @@ def _place(text: str | None) -> Path:
     places = hh.index.find()
     if text:
         root = str(_path(text))
-        places = [place for place in places if json.loads((place / "index.json").read_text())["root"] == root]
+        places = [place for place in places if json.loads((place / "index.json").read_text("utf-8"))["root"] == root]
     if not places:
         of = f" of {_path(text)}" if text else ""
         raise FileNotFoundError(

@@ -64,7 +64,7 @@ class Job:
     def log(self) -> str:
         """What its `job.log` holds, of every start; "" before the first."""
         path = PROJECT / self.folder / "job.log"
-        return path.read_text(errors="replace") if path.is_file() else ""
+        return path.read_text(errors="replace", encoding="utf-8") if path.is_file() else ""
 
     @property
     def counts(self) -> tuple[int, int]:

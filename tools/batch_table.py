@@ -63,7 +63,7 @@ def write(target: str | Path, folders: Iterable[str | Path]) -> pd.DataFrame:
     texts |= {".tex": rounded.rename(columns={"± over seeds": r"$\pm$ over seeds"}).to_latex(index=False, escape=False)}
     for suffix, text in texts.items():
         with atomic(target.with_suffix(suffix)) as draft:
-            draft.write_text(text)
+            draft.write_text(text, encoding="utf-8")
     with atomic(target.with_suffix(".png")) as draft:
         figure(table).savefig(draft, dpi=150, bbox_inches="tight")
     return table

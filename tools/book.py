@@ -45,10 +45,10 @@ def main() -> int:
 def discard_other_runs(library: str) -> None:
     """Remove a run that another `hhlib` made."""
     made_by = RUNS / "made_by.txt"
-    if not made_by.is_file() or made_by.read_text() != library:
+    if not made_by.is_file() or made_by.read_text(encoding="utf-8") != library:
         shutil.rmtree(RUNS, ignore_errors=True)
         with atomic(made_by) as path:
-            path.write_text(library)
+            path.write_text(library, encoding="utf-8")
 
 
 def run_changed(request: Request) -> Path | None:

@@ -100,7 +100,7 @@ def finish(job: dict) -> dict:
     settings = settings_of(job)
     run = hh.runs.Run(hh.runs.folder(settings))
     file = run.path / "row.json"
-    if file.is_file() and (row := json.loads(file.read_text()))["job"] == job:
+    if file.is_file() and (row := json.loads(file.read_text(encoding="utf-8")))["job"] == job:
         return row
     split, query, database = split_of(job)
     if job["table"] == "tuning":

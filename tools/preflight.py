@@ -209,7 +209,7 @@ def memory(device: str) -> dict:
         used = torch.cuda.max_memory_reserved()
         return {"memory": used, "capacity": free + torch.cuda.memory_reserved(), "device": name}
     status = Path("/proc/self/status")  # not ru_maxrss, which starts at the peak of the process that started this one
-    used = int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024 if status.is_file() else 0
+    used = int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024 if status.is_file() else 0
     capacity = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"memory": used, "capacity": capacity, "device": "the CPU: a GPU is not seen here"}
 

@@ -9,6 +9,8 @@ import nbformat
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
+from hhlib.common import atomic
+
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("[0-9]*.ipynb"))
 #: code, which keeps its dollars, or a formula between two dollars or one
@@ -67,5 +69,6 @@ def publish(folder: Path) -> list[str]:
         around |= {f"{where}_title": opening(other)[0] for where, other in around.items() if other}
         notebook.metadata["title"], _ = opening(name)
         body, _ = exporter.from_notebook_node(notebook, resources=around)
-        (folder / f"{name}.html").write_text(body, encoding="utf-8")
+        with atomic(folder / f"{name}.html") as draft:
+            draft.write_text(body, encoding="utf-8")
     return names

@@ -28,7 +28,7 @@ from PIL import Image
 from publish import NOTEBOOKS, opening, publish
 
 import hhlib as hh
-from hhlib.common import command, resolve
+from hhlib.common import atomic, command, resolve, saving
 from hhlib.settings.reading import typed
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -198,6 +198,7 @@ def show_training_lines() -> None:
     handler.addFilter(lambda record: record.getMessage().startswith(TOLD))
     handler.setFormatter(logging.Formatter("  %(message)s"))
     handler.terminator = ""
+    logging.raiseExceptions = False  # a reader that has left, as `head` does, is not reported line by line
     logger = logging.getLogger("papermill")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
@@ -211,7 +212,7 @@ def execute(path: Path, folder: Path, values: dict) -> bool:
     target = folder / "notebooks" / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     where = f"on page {path.stem}"
-    with PageStop() as stop:
+    with saving(target), PageStop() as stop:
         try:
             papermill.execute_notebook(
                 str(path),
@@ -248,13 +249,14 @@ def start_page(folder: Path) -> Path:
     figures = drawn(folder / "figures")
     content = page.render(
         title=f"{folder.parent.name}: {folder.name}",
-        scores=json.loads(scores.read_text()) if scores.is_file() else {},
+        scores=json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {},
         hero=next(((name, text) for name, text in figures.items() if name.startswith("04_query")), None),
         cards=[(name, *opening(name), _first(figures, name.split("_")[0])) for name in names],
         files=[name for name in ("metrics.json", "history.csv", "run.json") if (folder / name).is_file()],
     )
     target = folder / "index.html"
-    target.write_text(content, encoding="utf-8")
+    with atomic(target) as draft:
+        draft.write_text(content, encoding="utf-8")
     return target
 
 

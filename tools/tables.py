@@ -50,7 +50,7 @@ def everything() -> Iterable[tuple[str, str]]:
     """The files and what they should hold; runs.csv first, because others are made of it."""
     yield RUNS, runs_table().to_csv(index=False)
     for name, tables in PAGES.items():
-        yield name, filled((PROJECT / name).read_text(), tables)
+        yield name, filled((PROJECT / name).read_text(encoding="utf-8"), tables)
 
 
 def out_of_date(write: bool = False) -> list[str]:
@@ -58,10 +58,10 @@ def out_of_date(write: bool = False) -> list[str]:
     found = []
     for name, text in everything():
         path = PROJECT / name
-        if not path.is_file() or path.read_text() != text:
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             found.append(name)
             if write:
-                path.write_text(text)
+                path.write_text(text, encoding="utf-8")
     return found
 
 

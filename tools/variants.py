@@ -28,7 +28,7 @@ from run_notebooks import parameter_parser
 import hhlib as hh
 from hhlib.common import atomic, command
 
-TABLES = tomllib.loads((Path(__file__).parent / "variants.toml").read_text())
+TABLES = tomllib.loads((Path(__file__).parent / "variants.toml").read_text(encoding="utf-8"))
 SCORES = ("expected", "worst", "best")
 SEARCHED = 10_000  #: every n-th database image is searched, n the largest that leaves so many
 
@@ -44,7 +44,7 @@ def finish(job: dict) -> dict:
     torch.set_num_threads(1)
     ex = experiment_of(job)
     file = ex.run.path / "row.json"
-    if file.is_file() and (row := json.loads(file.read_text()))["job"] == job:
+    if file.is_file() and (row := json.loads(file.read_text(encoding="utf-8")))["job"] == job:
         return row
     ex.fit(())
     parts = {"query": ex.split.query, "database": thinned(ex.split.database, SEARCHED)}

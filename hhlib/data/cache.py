@@ -86,7 +86,7 @@ class KeptRows:
         """Rows to compute; None if one of the files is missing or cut short. Refuses rows of something else."""
         key, marks = self.key, None
         with suppress(ValueError, OSError, EOFError):
-            key = json.loads((self.folder / "cache.json").read_text())
+            key = json.loads((self.folder / "cache.json").read_text(encoding="utf-8"))
             images, marks = (np.load(self.folder / name, mmap_mode="r") for name in NAMES[1:])  # "r+" appends zeros
         if key != self.key:
             raise ValueError(
@@ -105,7 +105,7 @@ class KeptRows:
             _make(self.folder / "images.npy", self.shape, self.kind)
             _make(self.folder / "marks.npy", (len(self.facts), 2), np.uint64)
             with atomic(self.folder / "cache.json") as draft:
-                draft.write_text(json.dumps(self.key))
+                draft.write_text(json.dumps(self.key), encoding="utf-8")
             todo = np.arange(len(self.facts))
         images, marks = (np.load(self.folder / name, mmap_mode="r+") for name in NAMES[1:])
         with tqdm(total=len(todo), desc=self.doing, unit="picture", disable=not len(todo)) as bar:
