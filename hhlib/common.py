@@ -195,7 +195,7 @@ def command(does: Callable[..., int], name: str = "") -> Callable[..., int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain when it ends
             return 141
         except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
-            print(f"{name}{error or type(error).__name__}", file=sys.stderr)
+            print(f"{name}{str(error) or type(error).__name__}", file=sys.stderr)
             return 2
         except KeyboardInterrupt as stop:
             print(f"{name}{stop if stop.args else 'stopped; the same command resumes it.'}", file=sys.stderr)

@@ -55,7 +55,7 @@ def with_links(text: str, folder: Path, pages: list[str]) -> str:
 
 def publish(folder: Path) -> list[str]:
     """Write every executed page of a folder as .html, in reading order -> their names."""
-    names = [path.stem for path in NOTEBOOKS if (folder / path.name).is_file()]
+    names = [path.stem for path in NOTEBOOKS if (folder / path.name).is_file() and _whole(folder / path.name)]
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(HERE)])
     for place, name in enumerate(names):
         notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
@@ -72,3 +72,13 @@ def publish(folder: Path) -> list[str]:
         with atomic(folder / f"{name}.html") as draft:
             draft.write_text(body, encoding="utf-8")
     return names
+
+
+def _whole(path: Path) -> bool:
+    """Whether an executed page can be read; one that was being written when the disk was full, or at a kill, cannot."""
+    try:
+        nbformat.read(path, as_version=4)
+    except nbformat.reader.NotJSONError:
+        print(f"{path} is cut short, and left out; run the page again.")
+        return False
+    return True

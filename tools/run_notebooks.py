@@ -74,8 +74,10 @@ def run(request: Request) -> int:
     start = time.perf_counter()
     try:  # the first page that fails is the last
         done = all(timed(path, folder, values) for path, values in request.pages.items())
-    finally:  # what was executed can be read, even after Ctrl-C
-        page = start_page(folder)
+    except (KeyboardInterrupt, SystemExit):
+        start_page(folder)  # what was executed can be read
+        raise
+    page = start_page(folder)
     ending = f"All done in {time.perf_counter() - start:.0f} s." if done else "A page failed, see above."
     print(f"\n{ending} Open this page in a browser:\n  {page}")
     scores = f" and {folder / 'metrics.json'}" if (folder / "metrics.json").is_file() else ""

@@ -147,7 +147,7 @@ def write_lists(split: Split, folder: str | Path) -> None:
     for name, part in split.parts().items():
         write_list(folder / LIST_NAMES[name], part.paths, part.labels.numpy())
     with atomic(folder / "classes.txt") as draft:
-        draft.write_text("\n".join(split.classes) + "\n")
+        draft.write_text("\n".join(split.classes) + "\n", encoding="utf-8")
 
 
 def holds_lists(folder: Path) -> bool:

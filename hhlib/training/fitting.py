@@ -27,6 +27,7 @@ def fit(split: Split, run: Run, settings: Settings, reports: Iterable[Report] = 
         MemoryError: if the GPU's memory is too small for a step.
         FloatingPointError: if the loss is no longer finite; the last state that was kept stays on disk.
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once everything that was done is on disk.
+        Unwritable: if the disk is full or read-only; what was kept before stays on disk.
         RuntimeError: if one of several processes fails, with its reason; what was kept stays on disk.
     """
     arguments = split, run, settings, list(reports)
