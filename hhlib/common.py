@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import errno
 import math
 import numbers
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
 MAX_BITS = 1024
+#: The numbers of errors with which writing to an open file fails.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Told:
@@ -161,8 +164,9 @@ def saving(file: Path, named: Path | None = None) -> Iterator[None]:
 def _unwritable(file: Path, error: Exception) -> str:
     """Why a file cannot be written, in the system's words; "" if something else went wrong."""
     if isinstance(error, OSError):
-        ours = error.filename is None or Path(str(error.filename)).is_relative_to(file.parent)
-        return (error.strerror or str(error)) if ours else ""
+        named = error.filename is not None and Path(str(error.filename)).is_relative_to(file.parent)
+        full = error.filename is None and (error.errno in FULL or type(error) is OSError)  # NumPy gives no number
+        return (error.strerror or str(error)) if named or full else ""
     if "os error" in str(error):  # safetensors
         return str(error)
     try:  # PyTorch does not say what is wrong: another file beside shows whether the disk is full
