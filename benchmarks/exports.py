@@ -19,7 +19,7 @@ FORM |= {"seconds_ratio": "seconds_ratio", "bytes": "bytes"}  #: field of a form
 
 def rows(folder: Path) -> list[dict]:
     """The rows of an exported network."""
-    check = json.loads((folder / "check.json").read_text())
+    check = json.loads((folder / "check.json").read_text(encoding="utf-8"))
     run = {"run": folder.name, "images": check["images"], "side": check["side"], "bits": check["bits"]}
     where = check["packages"] | {"cpu": check["machine"]["cpu"], "threads": check["machine"]["cpu_threads"]}
     where |= {"git_commit": check["git_commit"]}

@@ -148,8 +148,8 @@ def speeds(index, asked: np.ndarray, exact: np.ndarray) -> dict:
 def memory(forget: bool = False) -> dict[str, int]:
     """VmRSS and VmHWM of this process, in bytes; forget: the peak so far."""
     if forget:
-        Path("/proc/self/clear_refs").write_text("5")
-    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return {line[0][:-1]: 1024 * int(line[1]) for line in lines if line[0] in ("VmRSS:", "VmHWM:")}
 
 

@@ -166,7 +166,7 @@ def one_step(arguments: argparse.Namespace) -> None:
         print(torch.cuda.max_memory_allocated() // 2**20)
     else:
         # Not ru_maxrss, which starts at the peak of the process that started this one.
-        print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024)
+        print(int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) // 1024)
 
 
 def memory(arguments: argparse.Namespace) -> None:

@@ -190,7 +190,7 @@ def write_rooms(app: Sphinx) -> None:
             path.unlink()
     for name in found - {path.stem for path in folder.glob("*.rst")}:
         title = f"hhlib.{name}"
-        (folder / f"{name}.rst").write_text(f"{title}\n{'=' * len(title)}\n\n.. room:: {title}\n")
+        (folder / f"{name}.rst").write_text(f"{title}\n{'=' * len(title)}\n\n.. room:: {title}\n", encoding="utf-8")
 
 
 class Room(SphinxDirective):

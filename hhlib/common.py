@@ -2,12 +2,16 @@
 
 import dataclasses
 import difflib
+import errno
 import math
 import numbers
 import os
+import signal
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
 from pathlib import Path
 from typing import get_args, get_origin, get_type_hints
 
@@ -16,6 +20,8 @@ MAX_SIDE = 2048  #: of a picture, in pixels: far more than networks see, and one
 #: Of a network: ten times those of the largest HybridHash, and 4 GB in float32. Checked before memory is taken, because
 #: a file may ask for any number.
 MAX_PARAMETERS = 1_000_000_000
+#: The numbers of errors with which writing to an open file fails.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 class Told:
@@ -31,6 +37,10 @@ class Missing(Told, FileNotFoundError):
 
 class Refused(Told, ValueError):
     """Settings that do not fit."""
+
+
+class Unwritable(Told, OSError):
+    """A file that cannot be written: the disk is full, the folder read-only."""
 
 
 def check_bits(bits: int) -> int:
@@ -135,14 +145,80 @@ def usable_cores() -> int:
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to, which replaces `path` only if everything went well; a crash leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A path to write to, which replaces `path` only if everything went well; a crash leaves the old file.
+
+    Raises:
+        Unwritable: if it cannot be written, with the system's reason.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
     try:
-        yield draft
-        os.replace(draft, path)
+        with saving(draft, path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+            os.replace(draft, path)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
+
+
+@contextmanager
+def saving(file: Path, named: Path | None = None) -> Iterator[None]:
+    """Around what saves a file: if that fails, `Unwritable` says why; `named` is what the sentence calls the file."""
+    try:
+        yield
+    except Unwritable:
+        raise
+    except Exception as error:
+        if reason := _unwritable(file, error):
+            raise Unwritable(f"{named or file} cannot be written ({reason}); what was there before is kept.") from error
+        raise
+
+
+def _unwritable(file: Path, error: Exception) -> str:
+    """Why a file cannot be written, in the system's words; "" if something else went wrong."""
+    if isinstance(error, OSError):
+        named = error.filename is not None and Path(str(error.filename)).is_relative_to(file.parent)
+        full = error.filename is None and (error.errno in FULL or type(error) is OSError)  # NumPy gives no number
+        return (error.strerror or str(error)) if named or full else ""
+    if "os error" in str(error):  # safetensors
+        return str(error)
+    try:  # PyTorch does not say what is wrong: another file beside shows whether the disk is full
+        with tempfile.TemporaryFile(dir=file.parent) as other:
+            other.write(bytes(1 << 20))
+    except OSError as full:
+        return full.strerror or ""
+    return ""
+
+
+def command(does: Callable[..., int], name: str = "") -> Callable[..., int]:
+    """A function that does what a command line asks for -> exit code; whatever stops it is told in one sentence.
+
+    2 for what cannot be done, 130 after Ctrl-C, 141 if nobody reads the output any more, 143 after SIGTERM, which lets
+    `finally` keep what is done. `name` comes before the sentence.
+    """
+
+    @wraps(does)
+    def told(*arguments) -> int:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding does not have
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        try:
+            code = does(*arguments)
+            print(end="", flush=True)
+            return code
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain when it ends
+            return 141
+        except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+            print(f"{name}{str(error) or type(error).__name__}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as stop:
+            print(f"{name}{stop if stop.args else 'stopped; the same command resumes it.'}", file=sys.stderr)
+            return 128 + signal.SIGINT
+
+    return told
 
 
 def project_folder() -> Path:

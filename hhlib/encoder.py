@@ -138,7 +138,7 @@ class Encoder(nn.Module, network.Published, library_name="hhlib", tags=["deep-ha
         centre = (self.known.mean, self.known.std) if self.backbone else (self.mean, self.std)
         shown = dict(encoder=self, license=license, parameters=sum(x.numel() for x in self.parameters()))
         shown |= {name: [round(x, 4) for x in values] for name, values in zip(("mean", "std"), centre, strict=True)}
-        return ModelCard.from_template(data, template_str=CARD.read_text(), **shown, **more)
+        return ModelCard.from_template(data, template_str=CARD.read_text(encoding="utf-8"), **shown, **more)
 
 
 def encoder_of(run: Run, *, precision: str = "float32") -> Encoder:

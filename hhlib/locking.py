@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from hhlib.common import Told, atomic
+from hhlib.common import Told, Unwritable, atomic
 
 LOCK, STANDS, HOLDER = ".lock", ".lock-file", ".lock-holder.json"
 #: What file systems answer that know no locks. There, a file of its own stands for the lock, and says whose it is.
@@ -25,10 +25,6 @@ _MINE = threading.local()  #: .folders: those whose lock this thread has
 
 class Busy(Told, RuntimeError):
     """Another process works in a folder."""
-
-
-class Unwritable(Told, OSError):
-    """A folder that cannot be made, or written to."""
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def write_json(path: Path, content: dict) -> None:
     """Write JSON atomically; NumPy numbers and arrays become plain ones."""
     plain = lambda x: x.tolist() if hasattr(x, "tolist") else str(x)  # noqa: E731
     with atomic(path) as draft:
-        draft.write_text(json.dumps(content, indent=1, default=plain))
+        draft.write_text(json.dumps(content, indent=1, default=plain), encoding="utf-8")
 
 
 def surroundings() -> dict:

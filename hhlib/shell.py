@@ -24,19 +24,16 @@ USUAL = {"network": "lite0", "method": "hashnet", "bits": 64, "live": False}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Do what a command line asks for -> 0; 2, with one sentence, for what cannot be done; 130 after Ctrl-C."""
+    """Do what a command line asks for -> its exit code, see `hhlib.common.command`."""
     given = _parser().parse_args(words)
-    try:
-        # progress and warnings go to standard error, the answer alone to standard output
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
-            answer, text = given.does(given)
-    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
-        print(f"hhlib {given.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"hhlib {given.command}: stopped; the same command resumes it.", file=sys.stderr)
-        return 130
+    return hh.common.command(_do, f"hhlib {given.command}: ")(given)
+
+
+def _do(given: argparse.Namespace) -> int:
+    # progress and warnings go to standard error, the answer alone to standard output
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
+        answer, text = given.does(given)
     print(json.dumps(answer, indent=1, default=str) if given.json else text)
     return 0
 
@@ -160,7 +157,7 @@ def _arguments(command: argparse.ArgumentParser, does: Callable) -> None:
         add("--to", metavar="PLACE", help="where the index is kept (default: below runs/)")
         add("--vectors", default="auto", choices=hh.index.VECTORS, help="what breaks ties between equal distances")
         add("--size", type=int, help="side to which pictures are scaled, in pixels (default: the network's own)")
-        add("--workers", type=int, help="processes that open pictures (default: one per core)")
+        add("--workers", type=int, help="threads that open pictures (default: one per core)")
         add("--seed", type=int, default=0, help="of codes without training (default: 0)")
         return
     how = "any setting, such as -p bits 32 -p method csq; `hh.settings.helps()` lists them"

@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 COMMON = ["dataset", "method", "network", "bits", "seed", "data_dir", "runs_dir", "settings", "live"]
 FLOORS = [
     {"common"},
-    {"reading", "locking"},
+    {"reading", "locking", "compiled"},
     {"data", "network", "losses", "metrics"},
     {"settings"},
     {"records"},

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from run_notebooks import PROJECT, choose, parameter_parser
 
 import hhlib as hh
-from hhlib.common import check_choice, check_whole, nearest
+from hhlib.common import check_choice, check_whole, command, nearest
 
 GRID = hh.runs.NAMED  #: a batch runs every combination of these
 KEYS = (*GRID, "settings", "pages", "resources")
@@ -64,7 +64,7 @@ class Job:
     def log(self) -> str:
         """What its `job.log` holds, of every start; "" before the first."""
         path = PROJECT / self.folder / "job.log"
-        return path.read_text(errors="replace") if path.is_file() else ""
+        return path.read_text(errors="replace", encoding="utf-8") if path.is_file() else ""
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -226,26 +226,23 @@ def parse() -> argparse.Namespace:
     return given
 
 
+@command
 def main() -> int:
     """Run a batch; -> 0, 1 if a job failed, 2 for a request that is wrong."""
     os.chdir(PROJECT)
     given = parse()
     text = hh.settings.words(given.parameter)
-    try:
-        batch = read(given.file, text)
-        check_choice("profile", given.profile, [path.name for path in sorted((PROJECT / "profiles").iterdir())])
-        if given.dry_run:
-            from preflight import check
+    batch = read(given.file, text)
+    check_choice("profile", given.profile, [path.name for path in sorted((PROJECT / "profiles").iterdir())])
+    if given.dry_run:
+        from preflight import check
 
-            return check(batch)
+        return check(batch)
+    try:
         with FileLock(_lock(batch), timeout=0):  # let go by the system when this process ends, however it ends
             code = snakemake(given, text)
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
     except Timeout:
-        print(f"another process runs a batch of this project ({_lock(batch)}).", file=sys.stderr)
-        return 2
+        raise RuntimeError(f"another process runs a batch of this project ({_lock(batch)}).") from None
     report(batch)
     return int(code != 0)
 

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 import hhlib as hh
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 
 SAME = ["dataset", "method", "network", "bits"]  #: runs that differ in nothing else are averaged
 
@@ -63,12 +63,13 @@ def write(target: str | Path, folders: Iterable[str | Path]) -> pd.DataFrame:
     texts |= {".tex": rounded.rename(columns={"± over seeds": r"$\pm$ over seeds"}).to_latex(index=False, escape=False)}
     for suffix, text in texts.items():
         with atomic(target.with_suffix(suffix)) as draft:
-            draft.write_text(text)
+            draft.write_text(text, encoding="utf-8")
     with atomic(target.with_suffix(".png")) as draft:
         figure(table).savefig(draft, dpi=150, bbox_inches="tight")
     return table
 
 
+@command
 def main() -> int:
     """Write the table, if any run has scores."""
     target, *folders = sys.argv[1:]

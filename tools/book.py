@@ -18,7 +18,7 @@ from links import broken
 from run_notebooks import PROJECT, Request, alone, request_parser, show_training_lines, timed
 from sphinx.cmd.build import build_main
 
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 
 BUILD = Path("book/_build")
 RUNS = BUILD / "runs"
@@ -27,6 +27,7 @@ FIRST = """<!doctype html><meta charset="utf-8"><title>HybridHash kit</title>
 """
 
 
+@command
 def main() -> int:
     """Build the book; the exit code is 0, or 1 if a page failed, Sphinx warned or a link is broken."""
     os.chdir(PROJECT)
@@ -44,10 +45,10 @@ def main() -> int:
 def discard_other_runs(library: str) -> None:
     """Remove a run that another `hhlib` made."""
     made_by = RUNS / "made_by.txt"
-    if not made_by.is_file() or made_by.read_text() != library:
+    if not made_by.is_file() or made_by.read_text(encoding="utf-8") != library:
         shutil.rmtree(RUNS, ignore_errors=True)
         with atomic(made_by) as path:
-            path.write_text(library)
+            path.write_text(library, encoding="utf-8")
 
 
 def run_changed(request: Request) -> Path | None:

@@ -32,7 +32,7 @@ from run_notebooks import parameter_parser
 from tqdm import tqdm
 
 import hhlib as hh
-from hhlib.common import atomic, resolve
+from hhlib.common import atomic, command, resolve
 
 FACTORS = (1 / 3, 1.0, 3.0)  #: by which a value is multiplied while tuning
 HELD_OUT = 0.2  #: share of the training images that tuning scores
@@ -100,7 +100,7 @@ def finish(job: dict) -> dict:
     settings = settings_of(job)
     run = hh.runs.Run(hh.runs.folder(settings))
     file = run.path / "row.json"
-    if file.is_file() and (row := json.loads(file.read_text()))["job"] == job:
+    if file.is_file() and (row := json.loads(file.read_text(encoding="utf-8")))["job"] == job:
         return row
     split, query, database = split_of(job)
     if job["table"] == "tuning":
@@ -267,6 +267,7 @@ def tables(base: dict, given: argparse.Namespace) -> None:
     write_table("hashing", in_need_of_hashing(base, fair, given))
 
 
+@command
 def main() -> int:
     """All tables; the exit code is 2 for a request that is wrong."""
     parser = parameter_parser(__doc__)
@@ -280,11 +281,7 @@ def main() -> int:
     start = time.perf_counter()
     runs_dir = dict(given.parameter).get("runs_dir", "runs")
     pairs = [[name, value] for name, value in given.parameter if name != "runs_dir"]  # lists, as JSON keeps them
-    try:
-        tables(dict(network=given.network, rate=1.0, knob=1.0, settings=pairs, runs_dir=f"{runs_dir}/compare"), given)
-    except (ValueError, FileNotFoundError, ConnectionError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    tables(dict(network=given.network, rate=1.0, knob=1.0, settings=pairs, runs_dir=f"{runs_dir}/compare"), given)
     print(f"done in {(time.perf_counter() - start) / 60:.1f} minutes")
     return 0
 

@@ -85,12 +85,12 @@ def main() -> int:
         codes, client = codes_of(given.codes), connect(given.uri)
         if given.what == "load":
             names = given.paths or given.codes / "paths.txt"
-            paths = names.read_text().splitlines() if given.paths or names.is_file() else None
+            paths = names.read_text(encoding="utf-8").splitlines() if given.paths or names.is_file() else None
             load(client, codes, paths, index=given.index)
             print(f"{len(codes):,} codes are in {given.uri}.")
             return 0
         found = search(client, codes, k=given.k)
-    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         print(error, file=sys.stderr)
         return 2
     lines = csv.writer(sys.stdout, lineterminator="\n")

@@ -23,7 +23,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
 
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks" / "exercises"
 SOURCES = sorted((FOLDER / "solutions").glob("[0-9]*.ipynb"))
@@ -160,6 +160,7 @@ def student_copy(path: Path) -> str:
     return nbformat.writes(given) + "\n"
 
 
+@command
 def main() -> int:
     """Write the student's notebooks, or print the proof; the exit code is 1 if a check could not tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

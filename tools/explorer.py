@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 import hhlib as hh
-from hhlib.common import atomic, resolve
+from hhlib.common import atomic, command, resolve
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "book" / "explorer" / "index.html"
@@ -27,6 +27,7 @@ COLUMNS = 40  #: pictures per row of a sheet
 SHOWN = {"digits-32bits": (None, None), "cifar10-64bits": (60, 1000)}
 
 
+@command
 def main() -> int:
     """Write the page; 2 if not even the first run can be shown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

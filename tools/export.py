@@ -20,7 +20,7 @@ from pathlib import Path
 from run_notebooks import parameter_parser
 
 import hhlib as hh
-from hhlib.common import resolve
+from hhlib.common import command, resolve
 
 
 @contextmanager
@@ -102,6 +102,7 @@ def export_dataset(given: argparse.Namespace, target: Path) -> list[str]:
 EXPORTS = {"run": export_run, "network": export_network, "dataset": export_dataset}
 
 
+@command
 def main() -> int:
     """Export what the command line asks for; 2 if it asks for what does not exist."""
     parser = parameter_parser(__doc__)
@@ -115,9 +116,6 @@ def main() -> int:
     except ModuleNotFoundError as error:
         how = "python -m pip install --constraint constraints.txt '.[export]'"
         print(f"{error.name.split('.')[0]} is not installed; this installs it: {how}", file=sys.stderr)
-        return 2
-    except (ValueError, FileNotFoundError, ConnectionError) as error:
-        print(error, file=sys.stderr)
         return 2
     print(target, *remarks, sep="\n  ")
     return 0

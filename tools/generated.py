@@ -84,7 +84,7 @@ def pages(old: str, head: tuple[str, ...]) -> str:
 
 def minutes_to_read(page: str) -> int:
     """The minutes that a page says it takes to read."""
-    text = (PROJECT / "notebooks" / f"{page}.ipynb").read_text()
+    text = (PROJECT / "notebooks" / f"{page}.ipynb").read_text(encoding="utf-8")
     return int(re.search(r"\*\*Takes\*\* about (\d+) minutes to read", text)[1])
 
 

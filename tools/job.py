@@ -13,19 +13,17 @@ import time
 from run_notebooks import PROJECT, Request, alone, request_parser, run
 
 import hhlib as hh
+from hhlib.common import command
 
 
+@command
 def main() -> int:
     """Run the notebooks; -> the exit code of `run_notebooks.py`."""
     os.chdir(PROJECT)
     parser = request_parser(__doc__)
     parser.add_argument("--variant", default="", help="the name of these settings in the batch's file")
     given = parser.parse_args()
-    try:
-        request = Request(given)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    request = Request(given)
     folder = request.experiment.run.path
     with alone(folder):
         if (folder / "pages.json").is_file():  # by a job that outlived the batch that started it

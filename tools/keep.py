@@ -16,7 +16,7 @@ from run_notebooks import parameter_parser
 from safetensors.torch import load_file, save_file
 
 import hhlib as hh
-from hhlib.common import resolve
+from hhlib.common import command, resolve
 
 RECORDS = ("run.json", "history.csv", "timing.csv")
 SCORES = ("codes.npz", "metrics.json")
@@ -45,17 +45,14 @@ def keep(ex: hh.Experiment, folder: Path, weights: bool) -> dict:
     return kept.evaluate()
 
 
+@command
 def main() -> int:
     """Keep what the command line asks for; 2 if it asks for what does not exist."""
     parser = parameter_parser(__doc__)
     parser.add_argument("folder")
     parser.add_argument("--weights", action="store_true")
     given = parser.parse_args()
-    try:
-        scores = keep(hh.open(hh.settings.words(given.parameter)), resolve(given.folder), given.weights)
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    scores = keep(hh.open(hh.settings.words(given.parameter)), resolve(given.folder), given.weights)
     print({kind: round(value, 4) for kind, value in scores["map"].items()})
     return 0
 

@@ -212,7 +212,7 @@ def memory(device: str) -> dict:
     now = psutil.Process().memory_info()
     used = getattr(now, "peak_wset", now.rss)  # Windows knows the peak, macOS only what it is now
     if status.is_file():
-        used = int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+        used = int(status.read_text(encoding="utf-8").split("VmHWM:")[1].split()[0]) * 1024
     return {"memory": used, "capacity": psutil.virtual_memory().total, "device": "the CPU: a GPU is not seen here"}
 
 

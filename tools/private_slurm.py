@@ -127,8 +127,8 @@ class Cluster:
         text = CONFIGURATION.format(folder=self.folder, port=ports[0])
         text += "".join(NODE.format(name=name, port=port) for name, port in zip(NODES, ports[1:], strict=True))
         text += f"PartitionName=trial Nodes={','.join(NODES)} Default=YES MaxTime=60 State=UP\n"
-        (self.folder / "slurm.conf").write_text(text)
-        (self.folder / "gres.conf").write_text(GPUS)
+        (self.folder / "slurm.conf").write_text(text, encoding="utf-8")
+        (self.folder / "gres.conf").write_text(GPUS, encoding="utf-8")
         self.folder.chmod(0o711)  # munged wants its socket to be reachable
         key = self.folder / "key"
         key.write_bytes(secrets.token_bytes(1024))
@@ -136,16 +136,18 @@ class Cluster:
         for name in ("state", "bin"):
             (self.folder / name).mkdir()
         srun = self.folder / "bin" / "srun"
-        srun.write_text(SRUN.format(folder=self.folder, srun=shutil.which("srun")))
+        srun.write_text(SRUN.format(folder=self.folder, srun=shutil.which("srun")), encoding="utf-8")
         srun.chmod(0o755)
 
     def _last_words(self) -> str:
         """The ends of the daemons' logs."""
-        return "\n".join(line for path in self.folder.glob("*.log") for line in path.read_text().splitlines()[-5:])
+        return "\n".join(
+            line for path in self.folder.glob("*.log") for line in path.read_text(encoding="utf-8").splitlines()[-5:]
+        )
 
     def _start(self, *command: str) -> None:
         """Start a daemon in a session of its own, which Ctrl-C does not reach: it ends after the jobs."""
-        with (self.folder / f"{command[0]}.log").open("a") as log:
+        with (self.folder / f"{command[0]}.log").open("a", encoding="utf-8") as log:
             kind = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
             self.daemons.append(subprocess.Popen(command, env=self.environment, **kind))
 

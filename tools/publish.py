@@ -9,6 +9,8 @@ import nbformat
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
+from hhlib.common import atomic
+
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("[0-9]*.ipynb"))
 #: code, which keeps its dollars, or a formula between two dollars or one
@@ -53,7 +55,7 @@ def with_links(text: str, folder: Path, pages: list[str]) -> str:
 
 def publish(folder: Path) -> list[str]:
     """Write every executed page of a folder as .html, in reading order -> their names."""
-    names = [path.stem for path in NOTEBOOKS if (folder / path.name).is_file()]
+    names = [path.stem for path in NOTEBOOKS if (folder / path.name).is_file() and _whole(folder / path.name)]
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(HERE)])
     for place, name in enumerate(names):
         notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
@@ -67,5 +69,16 @@ def publish(folder: Path) -> list[str]:
         around |= {f"{where}_title": opening(other)[0] for where, other in around.items() if other}
         notebook.metadata["title"], _ = opening(name)
         body, _ = exporter.from_notebook_node(notebook, resources=around)
-        (folder / f"{name}.html").write_text(body, encoding="utf-8")
+        with atomic(folder / f"{name}.html") as draft:
+            draft.write_text(body, encoding="utf-8")
     return names
+
+
+def _whole(path: Path) -> bool:
+    """Whether an executed page can be read; one that was being written when the disk was full, or at a kill, cannot."""
+    try:
+        nbformat.read(path, as_version=4)
+    except nbformat.reader.NotJSONError:
+        print(f"{path} is cut short, and left out; run the page again.")
+        return False
+    return True

@@ -66,7 +66,7 @@ def files(project: Path) -> dict[str, str]:
 def text_of(path: Path) -> str:
     """A file's prose."""
     if path.suffix != ".ipynb":
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     cells = nbformat.read(path, as_version=4).cells
     return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 WHAT = ["settings", "page", "figure"]  #: one figure
@@ -111,6 +111,7 @@ def add(run: Path, how: str, replace: bool) -> bool:
     return True
 
 
+@command
 def main() -> int:
     """Add what the command line names; 1 if nothing was written."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,11 +119,7 @@ def main() -> int:
     parser.add_argument("how", help="how the run differs, such as 'float32, 1 thread, AVX2'")
     parser.add_argument("--replace", action="store_true", help="change rows that stand, too")
     given = parser.parse_args()
-    try:
-        return 0 if add(given.run, given.how, given.replace) else 1
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    return 0 if add(given.run, given.how, given.replace) else 1
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ranking import Comparison, fastest
 from run_notebooks import parameter_parser
 
 import hhlib as hh
+from hhlib.common import command
 
 RUN = "cifar10-lite0-64bits"
 K = 10  #: results that are scored
@@ -122,6 +123,7 @@ def nearest(rows: np.ndarray, query: np.ndarray, database: np.ndarray) -> np.nda
     return rows[np.argsort(-cosine, kind="stable")[:K]]
 
 
+@command
 def main() -> int:
     """Write the table; the exit code is 2 for a request that is wrong."""
     parser = parameter_parser(__doc__)
@@ -129,12 +131,8 @@ def main() -> int:
     given = parser.parse_args()
     faiss.omp_set_num_threads(given.threads)
     torch.set_num_threads(given.threads)
-    try:
-        ex = hh.kept(RUN, live=False, **dict(given.parameter))
-        comparison = Comparison(ex.inputs)
-    except (ValueError, TypeError, FileNotFoundError, ConnectionError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    ex = hh.kept(RUN, live=False, **dict(given.parameter))
+    comparison = Comparison(ex.inputs)
     vectors = {"query": comparison.query, "database": comparison.database}
     net = ex.run.model()
     z = {part: hh.retrieval.encode(net, torch.from_numpy(x), mean=[], std=[]).numpy() for part, x in vectors.items()}

@@ -21,14 +21,14 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # silences a debug
 
 import jinja2
 import papermill
-from asking import AskingKernelManager
+from asking import AskingKernelManager, PageStop
 from filelock import FileLock, Timeout
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 from publish import NOTEBOOKS, opening, publish
 
 import hhlib as hh
-from hhlib.common import resolve
+from hhlib.common import atomic, command, resolve, saving
 from hhlib.settings.reading import typed
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -38,14 +38,11 @@ TOLD = ("epoch", "trains", "resumes", "finished")  #: how the lines begin that a
 TYPES = {"int": int, "float": float, "bool": bool, "str": str}
 
 
+@command
 def main() -> int:
     """Run what the command line asks for; the exit code is 0, 1 if a notebook failed, 2 for a request that is wrong."""
     os.chdir(PROJECT)  # where the notebooks' relative paths start
-    try:
-        request = Request(request_parser(__doc__).parse_args())
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    request = Request(request_parser(__doc__).parse_args())
     with alone(request.experiment.run.path):
         return run(request)
 
@@ -77,8 +74,10 @@ def run(request: Request) -> int:
     start = time.perf_counter()
     try:  # the first page that fails is the last
         done = all(timed(path, folder, values) for path, values in request.pages.items())
-    finally:  # what was executed can be read, even after Ctrl-C
-        page = start_page(folder)
+    except (KeyboardInterrupt, SystemExit):
+        start_page(folder)  # what was executed can be read
+        raise
+    page = start_page(folder)
     ending = f"All done in {time.perf_counter() - start:.0f} s." if done else "A page failed, see above."
     print(f"\n{ending} Open this page in a browser:\n  {page}")
     scores = f" and {folder / 'metrics.json'}" if (folder / "metrics.json").is_file() else ""
@@ -201,29 +200,44 @@ def show_training_lines() -> None:
     handler.addFilter(lambda record: record.getMessage().startswith(TOLD))
     handler.setFormatter(logging.Formatter("  %(message)s"))
     handler.terminator = ""
+    logging.raiseExceptions = False  # a reader that has left, as `head` does, is not reported line by line
     logger = logging.getLogger("papermill")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
 
 
 def execute(path: Path, folder: Path, values: dict) -> bool:
-    """Run one notebook into the run's folder; False, with the reason printed, if it failed."""
+    """Run one notebook into the run's folder; False, with the reason printed, if it failed.
+
+    Raises KeyboardInterrupt or SystemExit after SIGINT or SIGTERM, once the page has kept what it did.
+    """
     target = folder / "notebooks" / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            str(path),
-            str(target),
-            parameters=values,
-            cwd=str(PROJECT),
-            progress_bar=False,
-            log_output=True,
-            kernel_manager_class=AskingKernelManager,
-            extra_arguments=["--log-level=40"],  # the kernel's own notes about its connection say nothing to a reader
-        )
-    except PapermillExecutionError as error:
-        print(f"{path.name} failed: {error.ename}: {error.evalue}\nSee {target}", file=sys.stderr)
-        return False
+    where = f"on page {path.stem}"
+    with saving(target), PageStop() as stop:
+        try:
+            papermill.execute_notebook(
+                str(path),
+                str(target),
+                parameters=values,
+                cwd=str(PROJECT),
+                progress_bar=False,
+                log_output=True,
+                kernel_manager_class=AskingKernelManager,
+                on_cell_start=stop.check,
+                extra_arguments=["--log-level=40"],  # the kernel's own notes about its connection tell a reader nothing
+            )
+        except PapermillExecutionError as error:
+            if stop.received is None:
+                print(f"{path.name} failed: {error.ename}: {error.evalue}\nSee {target}", file=sys.stderr)
+                return False
+            if error.ename == "Stopped":
+                where = error.evalue.removeprefix("stopped ").partition(";")[0]
+        except (Exception, KeyboardInterrupt):  # a kernel that was interrupted while it started
+            if stop.received is None:
+                raise
+        if stop.received is not None:
+            stop.leave(where)
     return True
 
 
@@ -237,13 +251,14 @@ def start_page(folder: Path) -> Path:
     figures = drawn(folder / "figures")
     content = page.render(
         title=f"{folder.parent.name}: {folder.name}",
-        scores=json.loads(scores.read_text()) if scores.is_file() else {},
+        scores=json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else {},
         hero=next(((name, text) for name, text in figures.items() if name.startswith("04_query")), None),
         cards=[(name, *opening(name), _first(figures, name.split("_")[0])) for name in names],
         files=[name for name in ("metrics.json", "history.csv", "run.json") if (folder / name).is_file()],
     )
     target = folder / "index.html"
-    target.write_text(content, encoding="utf-8")
+    with atomic(target) as draft:
+        draft.write_text(content, encoding="utf-8")
     return target
 
 

@@ -110,7 +110,7 @@ def main() -> int:
     try:
         with Shards(given.shards, seed=given.seed, threads=given.threads) as shards:
             distances, shard, rows = shards.search(codes_of(given.queries), k=given.k)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     lines = csv.writer(sys.stdout, lineterminator="\n")

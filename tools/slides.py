@@ -26,7 +26,7 @@ from publish import opening
 from run_notebooks import PROJECT, choose, drawn
 
 import hhlib as hh
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 
 WIDTH, HEIGHT, EDGE = Inches(13.333), Inches(7.5), Inches(0.6)  #: of a slide
 GAP, TOP = Inches(0.1), Inches(1.25)  #: between picture and caption; where what is below a title begins
@@ -56,6 +56,7 @@ class Figure:
     notes: str
 
 
+@command
 def main() -> int:
     """Make the slides that the command line asks for; the exit code is 2 for a request that is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

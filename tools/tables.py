@@ -18,6 +18,7 @@ from generated import PROJECT
 from teaching import TEACHING
 
 import hhlib as hh
+from hhlib.common import command
 
 RUNS = "results/runs.csv"
 PAGES = READMES | {"book/teaching.md": TEACHING}
@@ -49,7 +50,7 @@ def everything() -> Iterable[tuple[str, str]]:
     """The files and what they should hold; runs.csv first, because others are made of it."""
     yield RUNS, runs_table().to_csv(index=False)
     for name, tables in PAGES.items():
-        yield name, filled((PROJECT / name).read_text(), tables)
+        yield name, filled((PROJECT / name).read_text(encoding="utf-8"), tables)
 
 
 def out_of_date(write: bool = False) -> list[str]:
@@ -57,13 +58,14 @@ def out_of_date(write: bool = False) -> list[str]:
     found = []
     for name, text in everything():
         path = PROJECT / name
-        if not path.is_file() or path.read_text() != text:
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
             found.append(name)
             if write:
-                path.write_text(text)
+                path.write_text(text, encoding="utf-8")
     return found
 
 
+@command
 def main() -> int:
     """Write, or check, what the command line asks for; 1 if a check finds something."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -11,17 +11,14 @@ import sys
 from run_notebooks import parameter_parser
 
 import hhlib as hh
-from hhlib.locking import Busy
+from hhlib.common import command
 
 
+@command
 def main() -> int:
     """Train what the command line asks for; 2, with one sentence, for what cannot be done."""
     given = parameter_parser(__doc__).parse_args().parameter
-    try:
-        hh.open(hh.settings.words(given)).fit()
-    except (ValueError, OSError, ArithmeticError, MemoryError, Busy) as error:
-        print(error, file=sys.stderr)
-        return 2
+    hh.open(hh.settings.words(given)).fit()
     return 0
 
 

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 
 import hhlib as hh
+from hhlib.common import command
 from hhlib.data.lists import LIST_NAMES, write_list
 from hhlib.data.sources.imagenet import SYNSETS
 
@@ -75,7 +76,7 @@ def weights(home: Path) -> Path:
     file = folder / "snapshots" / ("0" * 40) / "model.safetensors"
     file.parent.mkdir(parents=True)
     (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0" * 40)
+    (folder / "refs" / "main").write_text("0" * 40, encoding="utf-8")
     save_file(timm.create_model("nest_base_jx").state_dict(), file)
     return file
 
@@ -97,6 +98,7 @@ def check(what: str, good: bool, text: str) -> bool:
     return good
 
 
+@command
 def main() -> int:
     """Try it; 0 if every step did what it should."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,7 +130,7 @@ def whole(folder: Path, lists: Path) -> bool:
     code, text = batch(folder, lists, *QUICK)
     table = folder / "runs" / "imagenet" / "table.md"
     good = code == 0 and table.is_file()
-    good = check("the batch, at 64 pixels for one epoch", good, table.read_text() if good else text)
+    good = check("the batch, at 64 pixels for one epoch", good, table.read_text(encoding="utf-8") if good else text)
     code, text = batch(folder, lists, *QUICK, "--dry-run")
     return good & check("what is left to do", code == 0 and "8 are finished" in text, text)
 

@@ -29,6 +29,7 @@ from no_cluster import Cluster, serving
 from run_notebooks import PROJECT, parameter_parser
 
 import hhlib as hh
+from hhlib.common import command
 
 PROFILE = PROJECT / "profiles" / "kubernetes"
 COPIED = ("Snakefile", "batches", "hhlib", "notebooks", "profiles", "tools")
@@ -73,7 +74,7 @@ def submit(file: str, text: str, project: Path, port: int, *more: str) -> subpro
     config = project.parent / "kubeconfig"
     known = {"clusters": [{"name": "none", "cluster": {"server": f"http://127.0.0.1:{port}"}}], "users": []}
     known |= {"contexts": [{"name": "none", "context": {"cluster": "none", "user": ""}}], "current-context": "none"}
-    config.write_text(yaml.safe_dump(known))
+    config.write_text(yaml.safe_dump(known), encoding="utf-8")
     command = [sys.executable, "tools/batch.py", file, "--profile", "kubernetes", "--seconds-between-status-checks=1"]
     command += [word for pair in hh.settings.reading.split(text) for word in ("-p", *pair)]
     command += [*more, f"--kubernetes-volume-persistent-volumes={claim()}:{project.parent}"]
@@ -83,7 +84,7 @@ def submit(file: str, text: str, project: Path, port: int, *more: str) -> subpro
 
 def profile() -> dict:
     """The profile's options."""
-    return yaml.safe_load((PROFILE / "config.yaml").read_text())
+    return yaml.safe_load((PROFILE / "config.yaml").read_text(encoding="utf-8"))
 
 
 def claim() -> str:
@@ -109,7 +110,7 @@ def check(rendered: Rendered, batch: batches.Batch) -> list[str]:
 
 def manifests() -> list[dict]:
     """What cluster.yaml makes."""
-    return list(yaml.safe_load_all((PROFILE / "cluster.yaml").read_text()))
+    return list(yaml.safe_load_all((PROFILE / "cluster.yaml").read_text(encoding="utf-8")))
 
 
 def invalid(resource: dict) -> list[str]:
@@ -156,6 +157,7 @@ def unlike(job: dict, resources: dict) -> list[str]:
     return found + [f"{what}: {have}, not {want}." for what, (have, want) in pairs.items() if have != want]
 
 
+@command
 def main() -> int:
     """Render and check what the command line asks for."""
     parser = parameter_parser(__doc__)
@@ -164,15 +166,13 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="where to write the first job")
     given = parser.parse_args()
     text = hh.settings.words(given.parameter)
-    try:
-        batch, _ = batches.read(given.file, text), claim()
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    batch, _ = batches.read(given.file, text), claim()
     rendered = render(given.file, text, runs=given.run)
     first = next((yaml.safe_dump(job, sort_keys=False, width=118) for job in rendered.jobs), "")
     if given.keep and first:
-        given.keep.write_text(f"# {given.file}, rendered by tools/try_kubernetes.py; not run on a cluster.\n{first}")
+        given.keep.write_text(
+            f"# {given.file}, rendered by tools/try_kubernetes.py; not run on a cluster.\n{first}", encoding="utf-8"
+        )
     print(first if first and not given.run else rendered.said)
     problems = check(rendered, batch)
     for problem in problems:

@@ -80,7 +80,7 @@ class Trial:
     def prepare(self, name: str, text: str) -> None:
         """Write a batch's file."""
         self.file = self.folder / f"{name}.yml"
-        self.file.write_text(text)
+        self.file.write_text(text, encoding="utf-8")
         self.say(f"\n{self.file}:")
         self.say(text, "  ")
         self.jobs = batches.read(self.file, f"runs_dir={self.folder}/runs").jobs
@@ -134,7 +134,7 @@ class Trial:
         self.check("by the job logs, every run ended exactly once", ends == once)
         self.check("every run started once, the cancelled one twice", starts == once | {killed.folder: 2})
         table = self.folder / "runs" / "grid" / "table.csv"
-        rows = len(table.read_text().splitlines()) - 1 if table.is_file() else 0
+        rows = len(table.read_text(encoding="utf-8").splitlines()) - 1 if table.is_file() else 0
         self.check(f"the table has a row for each run ({rows} rows)", rows == len(self.jobs))
 
     def killed_batch(self) -> None:

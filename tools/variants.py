@@ -26,9 +26,9 @@ from compare import everything, keep, write_table
 from run_notebooks import parameter_parser
 
 import hhlib as hh
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 
-TABLES = tomllib.loads((Path(__file__).parent / "variants.toml").read_text())
+TABLES = tomllib.loads((Path(__file__).parent / "variants.toml").read_text(encoding="utf-8"))
 SCORES = ("expected", "worst", "best")
 SEARCHED = 10_000  #: every n-th database image is searched, n the largest that leaves so many
 
@@ -44,7 +44,7 @@ def finish(job: dict) -> dict:
     torch.set_num_threads(1)
     ex = experiment_of(job)
     file = ex.run.path / "row.json"
-    if file.is_file() and (row := json.loads(file.read_text()))["job"] == job:
+    if file.is_file() and (row := json.loads(file.read_text(encoding="utf-8")))["job"] == job:
         return row
     ex.fit(())
     parts = {"query": ex.split.query, "database": thinned(ex.split.database, SEARCHED)}
@@ -176,6 +176,7 @@ def make(name: str, jobs: dict[tuple, dict], workers: int) -> None:
     write_table(f"{name}_gains", gains(table, ap))
 
 
+@command
 def main() -> int:
     """The tables that are asked for; the exit code is 2 for a request that is wrong."""
     parser = parameter_parser(__doc__)
@@ -183,16 +184,12 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     given = parser.parse_args()
-    try:
-        wanted = {name: jobs_of(name, given) for name in given.tables}
-        for jobs in wanted.values():
-            for job in jobs.values():
-                experiment_of(job)  # a setting that is wrong is named before anything is trained
-        for name, jobs in wanted.items():
-            make(name, jobs, given.workers)
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    wanted = {name: jobs_of(name, given) for name in given.tables}
+    for jobs in wanted.values():
+        for job in jobs.values():
+            experiment_of(job)  # a setting that is wrong is named before anything is trained
+    for name, jobs in wanted.items():
+        make(name, jobs, given.workers)
     return 0
 
 

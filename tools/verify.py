@@ -21,6 +21,7 @@ from run_notebooks import parameter_parser
 from tables import PROJECT, RUNS
 
 import hhlib as hh
+from hhlib.common import command
 
 CLOSE = 1e-9
 ENCODED = 1e-3
@@ -136,6 +137,7 @@ def verify(folder: Path, row: pd.Series, data_dir: str | None = None) -> tuple[C
     return check, f"{check.compared} numbers, {rows} rows of tables among them{encoded} ({seconds:.1f} s)"
 
 
+@command
 def main() -> int:
     """Check every kept run; the exit code is 1 if anything differs, 2 for a request that is wrong."""
     parser = parameter_parser(__doc__)

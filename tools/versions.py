@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hhlib.common import atomic
+from hhlib.common import atomic, command
 from hhlib.runs import surroundings
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -107,6 +107,7 @@ def keep(found: list[pd.Series]) -> None:
     print(table.to_string())
 
 
+@command
 def main() -> int:
     """Try what the command line names, both without names; 1 if a test failed or a page does not agree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

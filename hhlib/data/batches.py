@@ -6,8 +6,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms.v2.functional import resize
 
-from hhlib.common import check_whole, usable_cores
-from hhlib.data.files import ImageFiles
+from hhlib.common import check_whole
 from hhlib.data.splits import Part
 
 
@@ -18,31 +17,25 @@ def loader(
     shuffle: bool = False,
     drop_last: bool = False,
     device: str = "cpu",
-    workers: int | None = None,
     rows: Tensor | None = None,
 ) -> DataLoader:
     """Whole batches of a part, ``(images (B, 3, S, S) uint8, labels (B, C) uint8, index (B,) int64)``, on the CPU.
 
     They stay uint8 until they are on the device, a quarter of the bytes to move; `augment` and `normalise` work there.
+    Pictures on disk are opened by threads, see `ImageFiles`, and not by worker processes: those need shared memory, of
+    which containers have little, are killed with it, and read a script again where processes are not forked.
 
     Args:
         batch_size: images per batch; the last may be smaller unless `drop_last`.
         device: "cuda" pins the batches' memory, so that they are copied while the GPU works.
-        workers: processes that open pictures ahead of time. None takes one per usable core, at most 8, for pictures on
-            disk, and none for images in memory, which are only indexed.
         rows: use these rows of the part only, (m,) int64; `index` still counts in the whole part.
     """
-    if workers is None:
-        on_disk = isinstance(part.pool.images, ImageFiles)
-        workers = min(8, usable_cores()) if on_disk else 0  # more than 8 rarely help one GPU
     return DataLoader(
         part if rows is None else Subset(part, rows.tolist()),
         batch_size=check_whole("batch_size", batch_size, 1),
         shuffle=shuffle,
         drop_last=drop_last,
         collate_fn=tuple,  # a part gives whole batches already
-        num_workers=check_whole("workers", workers, 0),
-        persistent_workers=workers > 0,
         pin_memory=device == "cuda",
         generator=None if shuffle else torch.Generator(),  # looking at images draws no global random number
     )

@@ -106,7 +106,7 @@ class KeptRows:
             _make(self.folder / "images.npy", self.shape, self.kind)
             _make(self.folder / "marks.npy", (len(self.facts), 2), np.uint64)
             with atomic(self.folder / "cache.json") as draft:
-                draft.write_text(json.dumps(self.key))
+                draft.write_text(json.dumps(self.key), encoding="utf-8")
             todo = np.arange(len(self.facts))
         images, marks = (np.load(self.folder / name, mmap_mode="r+") for name in NAMES[1:])
         with tqdm(total=len(todo), desc=self.doing, unit="picture", disable=not len(todo)) as bar:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hhlib import data, runs, training
 from hhlib import network as networks
-from hhlib.common import check_bits, check_choice, check_whole, resolve
+from hhlib.common import check_bits, check_choice, check_whole, resolve, saving
 from hhlib.encoder import Encoder, encoder_of
 from hhlib.index import encoding, store, unsupervised
 from hhlib.index.encoding import Report
@@ -46,7 +46,7 @@ def build(
         vectors: what breaks ties: the network's "outputs" (2 bytes per bit), the "backbone"'s vectors (2 bytes per
             number, 1,280 of them for lite0), or "none". "auto" takes the vectors where nothing was trained.
         size: side to which pictures are cut and scaled, in pixels; None is the network's own.
-        workers: processes that open pictures; None takes one per usable core.
+        workers: threads that open pictures; None takes one per usable core, 0 is one.
         seed: of iterative quantisation.
         device, precision: see `hhlib.settings`.
 
@@ -137,7 +137,8 @@ def _begin(folder: Path, encoder: Encoder, where: Path, kind: str, report: Repor
         sample, blocks = pictures[:SAMPLE], encoding.Blocks(where, encoder)
         encoding.look(encoder, sample, blocks, report, workers)
         unsupervised.fit(encoder, encoding.seen(blocks, sample), seed)
-    encoder.save_pretrained(where / "encoder")
+    with saving(where / "encoder" / "model.safetensors"):
+        encoder.save_pretrained(where / "encoder")
     about = {"root": str(folder), "level": level, "vectors": kind, "model": encoder.digest()}
     store.Store.create(where, about | {"built": False})
 

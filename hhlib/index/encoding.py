@@ -1,4 +1,4 @@
-"""From files to rows: pictures are opened by worker processes, looked at in batches, and kept in blocks as they come.
+"""From files to rows: pictures are opened by threads, looked at in batches, and kept in blocks as they come.
 
 A block on disk is a segment whose codes are still empty and whose vectors are what the encoder saw. Encoding that was
 stopped resumes after the last block, and no picture is looked at twice.
@@ -7,12 +7,14 @@ stopped resumes after the last block, and no picture is looked at twice.
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from hhlib import retrieval
@@ -24,7 +26,7 @@ from hhlib.index.store import Segment, Texts, key_of, read_segment, write_segmen
 
 BLOCK = 512  #: pictures between two blocks on disk, at least
 MOST_BLOCKS = 256  #: of one change: each is a few open files
-BATCH = 64  #: pictures that a worker opens and hands over at once
+BATCH = 64  #: pictures that the encoder gets at once
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,6 @@ class Report:
         counts = f"pictures: {self.encoded:,} encoded, {self.kept:,} there already, {self.removed:,} removed"
         counts += f"; left out: {told(self.left_out)}" if self.left_out else ""
         return counts + (f"; passed over: {told(self.ignored)}" if self.ignored else "")
-
-
-class _Files(Dataset):
-    """Opened pictures, a batch at a time; a broken one is a reason in place of a picture."""
-
-    def __init__(self, pictures: Sequence[Picture], size: int):
-        self.files, self.size = [str(picture.file) for picture in pictures], size
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitems__(self, rows: list[int]) -> tuple[list[int], np.ndarray, list[tuple[int, str]]]:
-        opened, good, bad = [], [], []
-        for row in rows:
-            try:
-                opened.append(read_picture(self.files[row], self.size).numpy())
-                good.append(row)
-            except Unusable as error:
-                bad.append((row, error.reason))
-        # as arrays, which go through a pipe: tensors would need shared memory, of which containers have little
-        return good, np.stack(opened) if opened else np.empty((0, 3, self.size, self.size), np.uint8), bad
 
 
 class Blocks:
@@ -176,14 +157,15 @@ def look(encoder: Encoder, pictures: Iterable[Picture], blocks: Blocks, report: 
     held, seen, block = [], [], max(BLOCK, len(todo) // MOST_BLOCKS)
     try:
         with tqdm(total=len(todo), desc="encoding", unit="picture", disable=not todo) as bar:
-            for rows, images, broken in _opened(todo, encoder.size, workers):
-                for row, wrong in broken:
-                    report.left_out.setdefault(wrong, []).append(todo[row].path)
-                if rows:
-                    seen.append(encoder.look(torch.from_numpy(images)))
-                    held += [todo[row] for row in rows]
-                    report.encoded += len(rows)
-                bar.update(len(rows) + len(broken))
+            for some, found in _opened(todo, encoder.size, workers):
+                for picture, wrong in zip(some, found, strict=True):
+                    if isinstance(wrong, str):
+                        report.left_out.setdefault(wrong, []).append(picture.path)
+                if good := [n for n, image in enumerate(found) if isinstance(image, Tensor)]:
+                    seen.append(encoder.look(torch.stack([found[n] for n in good])))
+                    held += [some[n] for n in good]
+                    report.encoded += len(good)
+                bar.update(len(some))
                 if len(held) >= block:
                     blocks.write(held, np.concatenate(seen))
                     held, seen = [], []
@@ -194,12 +176,22 @@ def look(encoder: Encoder, pictures: Iterable[Picture], blocks: Blocks, report: 
 
 
 def _opened(pictures: Sequence[Picture], size: int, workers: int | None) -> Iterator[tuple]:
-    """Batches of opened pictures, in order, from worker processes; few pictures are opened in this one."""
-    files = _Files(pictures, size)
-    if workers is None:
-        workers = 0 if len(pictures) <= 4 * BATCH else usable_cores()
-    batches = [[*range(start, min(start + BATCH, len(files)))] for start in range(0, len(files), BATCH)]
-    yield from DataLoader(files, batch_sampler=batches, collate_fn=tuple, num_workers=workers)
+    """Batches of pictures, in order, and of each the opened one (3, S, S) or the reason why it cannot be used.
+
+    Threads open the next batch while the encoder looks at this one.
+    """
+    batches = (pictures[start : start + BATCH] for start in range(0, len(pictures), BATCH))
+    with ThreadPoolExecutor(max(1, usable_cores() if workers is None else workers)) as pool:
+        begun = ((some, pool.map(lambda picture: _open(picture.file, size), some)) for some in batches)
+        for (some, found), _ in pairwise(chain(begun, [((), ())])):
+            yield some, [*found]
+
+
+def _open(file: Path, size: int) -> Tensor | str:
+    try:
+        return read_picture(file, size)
+    except Unusable as error:
+        return error.reason
 
 
 def coded(encoder: Encoder, block: Segment, wanted: dict[str, int], vectors: str) -> Segment | None:

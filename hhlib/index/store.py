@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hhlib.common import atomic, check_choice
+from hhlib.common import atomic, check_choice, saving
 from hhlib.locking import held
 from hhlib.reading import Damaged, read_array, read_json, reading
 
@@ -83,23 +83,34 @@ def write_segment(folder: Path, sources: Sequence[Segment], order: np.ndarray) -
 
     order: (n, 2) int64, the segment and its row that each row comes from.
     """
-    folder.mkdir(parents=True)
-    has = sources[0].vectors is not None
-    for name in ("keys", "codes", "facts", *(("vectors",) if has else ())):
-        arrays = [getattr(source, name) for source in sources]
-        shape = (len(order), *arrays[0].shape[1:])
-        out = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=arrays[0].dtype, shape=shape)
+    with saving(folder / "codes.npy"):
+        folder.mkdir(parents=True)
+        has = sources[0].vectors is not None
+        for name in ("keys", "codes", "facts", *(("vectors",) if has else ())):
+            _write_rows(folder / f"{name}.npy", [getattr(source, name) for source in sources], order)
+        for name in ("paths", "labels"):
+            texts = Texts.of(getattr(sources[number], name)[row] for number, row in order.tolist())
+            np.save(folder / f"{name}.npy", texts.raw)
+            np.save(folder / f"{name}-ends.npy", texts.ends)
+    return read_segment(folder)
+
+
+def _write_rows(file: Path, arrays: Sequence[np.ndarray], order: np.ndarray) -> None:
+    """Rows of some arrays as one .npy file, see `write_segment`.
+
+    Written piece by piece, not through a memory map: where the disk is full, that would kill the process.
+    """
+    shape, kind = (len(order), *arrays[0].shape[1:]), arrays[0].dtype
+    header = {"shape": shape, "fortran_order": False, "descr": np.lib.format.dtype_to_descr(kind)}
+    with file.open("wb") as out:
+        np.lib.format.write_array_header_1_0(out, header)
         for start in range(0, len(order), PIECE):
             piece = order[start : start + PIECE]
+            rows = np.empty((len(piece), *shape[1:]), dtype=kind)
             for number in np.unique(piece[:, 0]):
                 here = np.flatnonzero(piece[:, 0] == number)
-                out[start + here] = arrays[number][piece[here, 1]]
-        out.flush()
-    for name in ("paths", "labels"):
-        texts = Texts.of(getattr(sources[number], name)[row] for number, row in order.tolist())
-        np.save(folder / f"{name}.npy", texts.raw)
-        np.save(folder / f"{name}-ends.npy", texts.ends)
-    return read_segment(folder)
+                rows[here] = arrays[number][piece[here, 1]]
+            out.write(rows)
 
 
 def read_segment(folder: Path) -> Segment:

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numba import njit
 from torch import Tensor
 
 from hhlib.common import at_least, check_whole, one_of, setting
+from hhlib.compiled import compiled
 from hhlib.losses.common import Method, full, generator, sign, similarity
 
 
@@ -86,7 +86,7 @@ def objective(H: np.ndarray, S: np.ndarray) -> float:
     return float(np.sum((H.T @ H) ** 2) - 2 * K * np.sum((S @ H) * H) + K**2 * np.sum(S**2))
 
 
-@njit(cache=True)
+@compiled()
 def sweep(H: np.ndarray, S: np.ndarray, order: np.ndarray) -> None:
     """Move every entry of H (N, K) once, in place, to the minimum of its quadratic approximation within [-1, 1]."""
     # with L = H H^T - K S, h = column j and d = the change of H_ij, the objective is exactly

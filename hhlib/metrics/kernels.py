@@ -7,6 +7,8 @@ instructions. They share this file because numba recompiles a cached function on
 import numpy as np
 from numba import njit, prange
 
+from hhlib.compiled import compiled
+
 BLOCK = 2048  #: database images at a time: their distances stay in the nearest cache
 
 
@@ -51,7 +53,7 @@ def _histogram(code, database, start, stop, out):
     out += tables.sum(axis=0)
 
 
-@njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def count(q, mine, d, starts, bits):
     """-> (2, Q, K + 1) int64: all images at each distance, and the relevant ones. No labels are compared."""
     # the database is sorted by class: class c starts at starts[c]; mine (Q, C) says which classes a query has
@@ -64,7 +66,7 @@ def count(q, mine, d, starts, bits):
     return counts
 
 
-@njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def count_gains(q, q_labels, d, d_labels, bits, most):
     """-> (Q, K + 1, G + 1) int32: images at each distance with each number of shared labels, G = most."""
     counts = np.zeros((len(q), bits + 1, most + 1), np.int32)
@@ -112,7 +114,7 @@ def _few_places(flags, out):
     return n
 
 
-@njit(parallel=True, cache=True, error_model="numpy")
+@compiled(parallel=True, error_model="numpy")
 def sum_in_order(q, q_labels, d, d_labels, n_t, r_t, topk):
     """Walk the list that a stable sort gives, unsorted -> sum of precisions, hits, among the first k: (Q,) each."""
     # a rank is where the image's group starts, plus how many of its group precede it in the database; hits likewise

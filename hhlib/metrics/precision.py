@@ -7,10 +7,11 @@ hypergeometric form for a cut inside a tie group was derived for this kit; the t
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numba.extending import register_jitable
 
 from hhlib.common import check_choice, check_whole
+from hhlib.compiled import compiled
 from hhlib.metrics.packing import as_array
 
 #: What AP@k divides by: the relevant images found among the first k (the field's way), the most that could have been
@@ -90,7 +91,7 @@ def divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.zeros(np.broadcast_shapes(np.shape(a), np.shape(b))), where=np.asarray(b) > 0)
 
 
-@njit(parallel=True, cache=True)
+@compiled(parallel=True)
 def _cut_groups(N, R, n, r, k, before, fixed, H, F):
     """AP@k of queries whose cut k falls inside a group of n images, r relevant, after N with R relevant: (C,) each.
 

@@ -32,7 +32,7 @@ def fit(split: Split, run: Run, settings: Settings, reports: Iterable[Report] = 
         KeyboardInterrupt, SystemExit: after SIGINT or SIGTERM, once everything that was done is on disk.
         RuntimeError: if another process works in the folder of the run; or if one of several processes fails, with its
             reason; what was kept stays on disk.
-        OSError: if the folder of the run cannot be written to, before anything is trained.
+        Unwritable: if the disk is full or read-only; what was kept before stays on disk.
     """
     arguments = split, run, settings, list(reports)
     if settings.processes == 1:

@@ -1,6 +1,9 @@
 """What training needs before its first step: the machine, the optimizer, the schedule."""
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -16,6 +19,9 @@ from hhlib.losses import Method
 from hhlib.settings import Recipe
 from hhlib.training.scale.micro_batches import MicroBatches
 from hhlib.training.scale.processes import replicas, several, share_normalisation, together
+
+LAUNCH = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}  #: torchrun gives a process all of these
+LEFT_OVER = re.compile(r"(LOCAL_)?(RANK|WORLD_SIZE)|(PMI|MPI|OMPI|MV2)_\w*(RANK|SIZE)\w*")
 
 
 def devices() -> list[str]:
@@ -54,7 +60,23 @@ def accelerator_for(device: str, precision: str, seed: int) -> Accelerator:
     AcceleratorState._reset_state(reset_partial_state=True)  # a notebook may have trained on another device before
     loading = DataLoaderConfiguration(use_seedable_sampler=True, data_seed=seed, non_blocking=True, split_batches=True)
     mixed = "bf16" if precision == "bf16" else "no"
-    return Accelerator(cpu=device == "cpu", mixed_precision=mixed, dataloader_config=loading)
+    with without_left_overs():
+        return Accelerator(cpu=device == "cpu", mixed_precision=mixed, dataloader_config=loading)
+
+
+@contextmanager
+def without_left_overs() -> Iterator[None]:
+    """Hide what would lead accelerate astray: settings of its own, which are not those of the recipe, and variables
+    that mpirun or srun left to what they started, such as Jupyter. Only a complete launch means several processes."""
+    launched = os.environ.keys() >= LAUNCH
+    wrong = [x for x in os.environ if x.startswith("ACCELERATE_") or (not launched and LEFT_OVER.fullmatch(x))]
+    hidden = {name: os.environ.pop(name) for name in wrong}
+    if several := sorted(f"{name}={value}" for name, value in hidden.items() if "SIZE" in name and value != "1"):
+        print(f"{', '.join(several)} without {', '.join(sorted(LAUNCH))} is no launch: this trains in one process.")
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def reseed(*numbers: int) -> torch.Generator:

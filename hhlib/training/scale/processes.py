@@ -84,6 +84,8 @@ def in_processes(processes: int, work: Callable, arguments: tuple) -> None:
     except ChildFailedError as error:
         _, first = error.get_first_failure()
         reason = first.message["message"] if isinstance(first.message, dict) else first.message
+        if "To enable traceback" in reason:  # PyTorch's words for a process that ended before it began
+            reason = 'one ended at its start; in a script, what trains must be below `if __name__ == "__main__":`.'
         raise RuntimeError(f"training in {processes} processes failed: {reason}") from error
     finally:  # PyTorch's launcher takes the signals and does not give them back
         for number, handler in handlers.items():
