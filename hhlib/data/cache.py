@@ -111,7 +111,10 @@ class KeptRows:
         with tqdm(total=len(todo), desc=self.doing, unit="picture", disable=not len(todo)) as bar:
             for start in range(0, len(todo), BLOCK):
                 rows = todo[start : start + BLOCK]
-                images[rows] = compute(rows)
+                values = compute(rows)
+                marks[rows] = 0  # until they are there: half of a changed picture must not pass for the old one
+                marks.flush()
+                images[rows] = values
                 images.flush()  # before the marks, so that no mark stands for a row that is not there
                 marks[rows] = [(self.facts[row], DONE | zlib.crc32(images[row])) for row in rows]
                 marks.flush()
