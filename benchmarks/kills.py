@@ -170,7 +170,7 @@ def child(kind: str, folder: Path, last: int, connection) -> None:
     def count(event: str, arguments: tuple) -> None:
         nonlocal made
         opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if opened or event in WRITES:
+        if (opened or event in WRITES) and str(arguments[0]).startswith(str(folder)):
             made += 1
             if made == last:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -182,9 +182,7 @@ def child(kind: str, folder: Path, last: int, connection) -> None:
     connection.send(made)
 
 
-def attempt(
-    kind: str, folder: Path, *, seconds: float | None = None, write: int = 0, family: bool = True
-) -> tuple | None:
+def attempt(kind: str, folder: Path, *, seconds=None, write: int = 0, family: bool = True) -> tuple[float, int] | None:
     """Start the work or go on with it -> its seconds and writes; None if it was killed.
 
     seconds: after which it is killed; write: before which it is; family: whether all its child processes die with it.
@@ -243,6 +241,7 @@ def main() -> int:
     killed, ends, differences = 0, 0, []
     with tempfile.TemporaryDirectory() as home:
         whole = Path(home) / "whole"
+        pictures(whole.parent)
         seconds, writes = attempt(given.what, whole)
         expected = kind.result(whole)
         print(f"{given.what}: {seconds:.1f} s and {writes} writes in one go", flush=True)

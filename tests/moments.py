@@ -34,9 +34,11 @@ class Moments:
 
     def copy(self) -> None:
         """Copy the folder now, if this is a wanted moment."""
+        _working.remove(self)  # copying writes too
         if self.wanted in (None, self.count) and self.folder.is_dir():
             self.copies.append(Path(shutil.copytree(self.folder, self.to / f"{self.count:04d}")))
         self.count += 1
+        _working.append(self)
 
 
 def _hook(event: str, arguments: tuple) -> None:
@@ -44,9 +46,22 @@ def _hook(event: str, arguments: tuple) -> None:
         return
     opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
     if opened or event in WRITES:
-        moments = _working.pop()  # copying writes too
-        moments.copy()
-        _working.append(moments)
+        _working[-1].copy()
 
 
 sys.addaudithook(_hook)
+
+
+def visible(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, by name, without hidden ones: drafts and locks."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    named = {file.relative_to(folder).as_posix(): file for file in files}
+    return {name: file.read_bytes() for name, file in named.items() if not f"/{name}".count("/.")}
+
+
+def different(copies: list[Path]) -> list[Path]:
+    """Of copies that hold the same files, the first; so that a test looks at each state once."""
+    states = {}
+    for copy in copies:
+        states.setdefault(tuple(visible(copy).items()), copy)
+    return [*states.values()]

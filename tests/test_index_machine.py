@@ -110,7 +110,7 @@ class Machine(RuleBasedStateMachine):
             self.place(old).replace(self.place(new))
             self.files[new] = self.files.pop(old)
 
-    # --- the index follows ----------------------------------------------------------------------------------------------
+    # --- the index follows --------------------------------------------------------------------------------------------
 
     def refusal(self, change: str, names: list[str]) -> tuple | None:
         """The error that a change must end with, if any."""
@@ -186,7 +186,7 @@ class Machine(RuleBasedStateMachine):
         assert self.state(other) == self.state(self.index)
         shutil.rmtree(other.where)
 
-    # --- and is looked at -------------------------------------------------------------------------------------------------
+    # --- and is looked at ---------------------------------------------------------------------------------------------
 
     @rule()
     def read_now(self):
@@ -225,9 +225,8 @@ class Machine(RuleBasedStateMachine):
     def codes(self, rows: dict[str, int]) -> dict[str, tuple]:
         """What an index of these rows must hold."""
         packed = hh.retrieval.pack(known()[1])
-        return {
-            name: (packed[row].tobytes(), name.split("/")[0] if name[1] == "/" else "") for name, row in rows.items()
-        }
+        labels = {name: name.split("/")[0] if name.startswith(("a/", "b/")) else "" for name in rows}
+        return {name: (packed[row].tobytes(), labels[name]) for name, row in rows.items()}
 
     @invariant()
     def the_index_has_the_rows(self):

@@ -179,20 +179,17 @@ class Machine(RuleBasedStateMachine):
             (self.folder / name).write_bytes(raw[: len(raw) // 2])
             self._hurt[name] = raw[: len(raw) // 2]
 
-    # --- what always holds ----------------------------------------------------------------------------------------------
+    # --- what always holds --------------------------------------------------------------------------------------------
 
     @invariant()
     def nothing_is_mixed(self):
         """Record, weights, history and scores are of one run."""
         there = {name for name in FILES if self.bytes(name) is not None} - self.hurt
         whole, scores = undisturbed()
-        if there >= {"run.json", "model.safetensors"}:
-            of_run = {weights for (rate, _), (weights, _) in whole.items() if rate == self.rate()}
-            assert digest(self.folder) in of_run
-        if there >= {"run.json", "history.csv"}:
-            assert self.bytes("history.csv").decode() in {
-                text for (rate, _), (_, text) in whole.items() if rate == self.rate()
-            }
+        if "run.json" in there:
+            own = [found for (rate, _), found in whole.items() if rate == self.rate()]  # weights, history
+            assert "model.safetensors" not in there or digest(self.folder) in {weights for weights, _ in own}
+            assert "history.csv" not in there or self.bytes("history.csv").decode() in {text for _, text in own}
         if there >= {"model.safetensors", "metrics.json"}:
             assert json.loads(self.bytes("metrics.json"))["map"]["expected"] == scores[digest(self.folder)]
 
