@@ -1,10 +1,10 @@
 """Kill a piece of work without warning, again and again, and see whether it ends as if nothing had happened.
 
-    python benchmarks/kills.py training|features|index|batch [--kills 20] [--seed 0]
+    python benchmarks/kills.py training|features|index|batch [--kills 20] [--longest 60] [--seed 0]
 
-    training   six epochs of the micro network on digits, and its scores
-    features   what the frozen backbone sees of all digits
-    index      400 pictures are indexed, 100 are added, and 40 of those removed
+    training   three epochs of the micro network on digits, and its scores
+    features   what the frozen backbone sees of 640 digits
+    index      160 pictures are indexed, 64 are added, and 20 of those removed
     batch      two short runs through two pages, with Snakemake
 
 The work is done once in one go, then in processes that get SIGKILL and are started again, until so many were killed.
@@ -16,6 +16,7 @@ the end is compared bit for bit with that of the first process. Writes a row of 
 """
 
 import argparse
+import math
 import multiprocessing
 import os
 import random
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +41,8 @@ from hhlib.index import encoding
 
 PROJECT = Path(__file__).resolve().parent.parent
 TABLE = PROJECT / "results" / "kills.csv"
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["hhlib"])  # imported once; each process then is a fork of one that has done nothing else
 WRITES = ("os.rename", "os.link", "os.remove")  #: as Python's audit hooks call them
 BATCH = """
 dataset: [digits]
@@ -53,12 +57,12 @@ resources: {threads: 1, mem_mb: 4000, runtime: 20}
 
 
 class Training:
-    """Six epochs of the micro network on digits, and its scores."""
+    """Three epochs of the micro network on digits, and its scores."""
 
     @staticmethod
     def work(folder: Path) -> None:
         """Train, or resume, and evaluate."""
-        ex = hh.open("epochs=6 validate_every=1", dataset="digits", bits=16, device="cpu", runs_dir=folder)
+        ex = hh.open("epochs=3 validate_every=1", dataset="digits", bits=16, device="cpu", runs_dir=folder)
         ex.fit()
         ex.evaluate()
 
@@ -72,13 +76,14 @@ class Training:
 
 
 class Features:
-    """What the frozen backbone sees of all digits."""
+    """What the frozen backbone sees of 640 digits."""
 
     @staticmethod
     def work(folder: Path) -> None:
         """Look at what is still to be seen, in small blocks, so that kills fall between them."""
-        cache.BLOCK = 64
-        hh.features.Backbone("lite0", 64).pool(hh.data.load("digits").query.pool, folder)
+        cache.BLOCK, pool = 64, hh.data.load("digits").query.pool
+        pool = replace(pool, images=pool.images[:640], labels=pool.labels[:640])
+        hh.features.Backbone("lite0", 64).pool(pool, folder)
 
     @staticmethod
     def result(folder: Path) -> dict:
@@ -88,17 +93,17 @@ class Features:
 
 
 class Index:
-    """400 pictures are indexed, 100 are added, and 40 of those removed."""
+    """160 pictures are indexed, 64 are added, and 20 of those removed."""
 
     @staticmethod
     def work(folder: Path) -> None:
         """The three steps, from the first; what is on disk already is not encoded again."""
-        encoding.BATCH = encoding.BLOCK = 32
+        encoding.BATCH = encoding.BLOCK = 16
         first, more = pictures(folder.parent)
         how = dict(network="lite0", size=64, device="cpu", workers=0, precision="float32")
         index = hh.index.build(first, where=folder, **how)
         index.add(more)
-        index.remove(sorted(more.iterdir())[:40])
+        index.remove(sorted(more.iterdir())[:20])
 
     @staticmethod
     def result(folder: Path) -> dict:
@@ -116,7 +121,7 @@ class Index:
         except FileNotFoundError:
             return []
         there = {index.root / path for path in index.paths}
-        known = there in (first, first | more, first | {*sorted(more)[40:]})
+        known = there in (first, first | more, first | {*sorted(more)[20:]})
         return [] if known else [f"an index of {len(there)} pictures"]
 
 
@@ -152,11 +157,11 @@ def read(path: Path) -> dict[str, bytes]:
 
 
 def pictures(home: Path) -> tuple[Path, Path]:
-    """Two folders of digits as pictures, made when first asked for: 400, and 100 more."""
+    """Two folders of digits as pictures, made when first asked for: 160, and 64 more."""
     folders = home / "pictures", home / "more"
     if not folders[1].is_dir():
-        images = hh.data.load("digits").query.pool.images[:500]  # (500, 3, 32, 32)
-        for folder, some in zip(folders, images.split([400, 100]), strict=True):
+        images = hh.data.load("digits").query.pool.images[:224]  # (224, 3, 32, 32)
+        for folder, some in zip(folders, images.split([160, 64]), strict=True):
             folder.mkdir()
             for number, image in enumerate(some):
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:03d}.png")
@@ -188,7 +193,7 @@ def attempt(kind: str, folder: Path, *, seconds=None, write: int = 0, family: bo
     seconds: after which it is killed; write: before which it is; family: whether all its child processes die with it.
     """
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=child, args=(kind, folder, write, there))
+    process = SERVER.Process(target=child, args=(kind, folder, write, there))
     process.start()
     there.close()
     here.recv()  # everything is imported
@@ -243,12 +248,12 @@ def main() -> int:
         whole = Path(home) / "whole"
         pictures(whole.parent)
         seconds, writes = attempt(given.what, whole)
-        expected = kind.result(whole)
+        expected, latest = kind.result(whole), min(seconds, given.longest)
         print(f"{given.what}: {seconds:.1f} s and {writes} writes in one go", flush=True)
         while killed < given.kills:
             folder, ended = Path(home) / f"from{killed}", None
             while not ended:
-                how = plan(given.what, killed, rng, seconds, writes) if killed < given.kills else {}
+                how = plan(given.what, killed, rng, latest, writes) if killed < given.kills else {}
                 ended = attempt(given.what, folder, **how)
                 killed += ended is None
                 differences += getattr(kind, "wrong", lambda _: [])(folder)
@@ -272,6 +277,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=KINDS)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--longest", type=float, default=math.inf, help="seconds until a kill, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     return parser.parse_args()
 

@@ -296,6 +296,33 @@ def test_a_damaged_checkpoint_costs_one_epoch(trained, split, tmp_path, capsys):
     assert_same(trained, resumed)
 
 
+def test_codes_and_scores_of_weights_that_are_replaced_go_with_them(split, tmp_path):
+    """They are made once and then kept: a training that was scored when it was stopped would keep its old score."""
+    changes = dict(epochs=2, small_epochs=0, validation=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(split, tmp_path, told=[stop_after(1)], **changes)
+    for name in ("codes.npz", "metrics.json"):
+        (tmp_path / name).write_bytes(b"of the first epoch")
+    fit(split, tmp_path, **changes)
+    assert not {"codes.npz", "metrics.json"} & kept(runs.Run(tmp_path)).keys()
+
+
+def test_files_that_were_lost_beside_a_state_come_back_or_the_run_is_refused(split, tmp_path):
+    changes = dict(epochs=2, small_epochs=0)
+    run = fit(split, tmp_path, **changes, validation=0)
+    whole = kept(run)
+    for name in ("history.csv", "model.safetensors"):
+        (tmp_path / name).unlink()
+    fit(split, tmp_path, **changes, validation=0)
+    assert all(kept(run)[name] == whole[name] for name in ("history.csv", "model.safetensors"))
+    state = torch.load(tmp_path / "training_state.pt", weights_only=True)
+    state["history"][0]["validation_map"] = 1.0  # so the weights were those of the first epoch
+    torch.save(state, tmp_path / "training_state.pt")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="model.safetensors is gone, .* another epoch; use resume=false"):
+        fit(split, tmp_path, **changes, validation=0)
+
+
 @pytest.mark.parametrize("method", ["hybridhash", "adsh"])
 def test_a_signal_in_the_middle_of_an_epoch_loses_no_step(method, trained, split, tmp_path, capsys):
     changes = dict(batch_size=8, method=method) if method == "adsh" else {}
