@@ -2,7 +2,7 @@
 
     python benchmarks/kills.py training|features|index|batch [--kills 20] [--longest 60] [--seed 0]
 
-    training   three epochs of the micro network on digits, and its scores
+    training   six epochs of a small network on digits, and its scores
     features   what the frozen backbone sees of 640 digits
     index      160 pictures are indexed, 64 are added, and 20 of those removed
     batch      two short runs through two pages, with Snakemake
@@ -44,6 +44,7 @@ TABLE = PROJECT / "results" / "kills.csv"
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["hhlib"])  # imported once; each process then is a fork of one that has done nothing else
 WRITES = ("os.rename", "os.link", "os.remove")  #: as Python's audit hooks call them
+SMALL = dict(embed_dims=(8, 16, 16), num_heads=(1, 1, 1), depths=(1, 1, 1))
 BATCH = """
 dataset: [digits]
 method: [hybridhash, csq]
@@ -57,12 +58,13 @@ resources: {threads: 1, mem_mb: 4000, runtime: 20}
 
 
 class Training:
-    """Three epochs of the micro network on digits, and its scores."""
+    """Six epochs of a small network on digits, and its scores."""
 
     @staticmethod
     def work(folder: Path) -> None:
         """Train, or resume, and evaluate."""
-        ex = hh.open("epochs=3 validate_every=1", dataset="digits", bits=16, device="cpu", runs_dir=folder)
+        how = dict(epochs=6, validate_every=1, net=SMALL)
+        ex = hh.open(dataset="digits", bits=16, device="cpu", runs_dir=folder, recipe=how)
         ex.fit()
         ex.evaluate()
 
@@ -83,7 +85,7 @@ class Features:
         """Look at what is still to be seen, in small blocks, so that kills fall between them."""
         cache.BLOCK, pool = 64, hh.data.load("digits").query.pool
         pool = replace(pool, images=pool.images[:640], labels=pool.labels[:640])
-        hh.features.Backbone("lite0", 64).pool(pool, folder)
+        hh.features.Backbone("lite0", 32).pool(pool, folder)
 
     @staticmethod
     def result(folder: Path) -> dict:
@@ -100,7 +102,7 @@ class Index:
         """The three steps, from the first; what is on disk already is not encoded again."""
         encoding.BATCH = encoding.BLOCK = 16
         first, more = pictures(folder.parent)
-        how = dict(network="lite0", size=64, device="cpu", workers=0, precision="float32")
+        how = dict(network="lite0", size=32, device="cpu", workers=0, precision="float32")
         index = hh.index.build(first, where=folder, **how)
         index.add(more)
         index.remove(sorted(more.iterdir())[:20])

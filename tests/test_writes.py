@@ -154,13 +154,13 @@ def test_vectors_killed_before_any_write_or_between_blocks_end_the_same(tmp_path
     looked = []
 
     def counted(rows):
-        looked.append(len(rows))
+        looked[-1] += len(rows)
         return see(rows)
 
     for copy in moments.copies:
-        looked.clear()
+        looked.append(0)
         assert (replace(kept, folder=copy).get(counted, check=True).numpy() == whole).all()
-    assert sum(looked) == 2  # the last copy was made before the last block
+    assert {8, 5, 2} <= {*looked}  # what blocks on disk hold is not looked at again
 
 
 class Killed(np.ndarray):
