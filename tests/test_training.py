@@ -20,6 +20,7 @@ from hhlib.training import keeping, reports, stopping
 
 SHORT = dict(epochs=3, batch_size=16, drop_path=0.1, validate_every=1, small_epochs=1, shift=4)
 QUICK = dict(epochs=1, small_epochs=0)
+LEARNT = "database_codes.npz"  #: which other methods do not leave
 
 
 @pytest.fixture(scope="module")
@@ -303,8 +304,9 @@ def test_codes_and_scores_of_weights_that_are_replaced_go_with_them(split, tmp_p
         fit(split, tmp_path, told=[stop_after(1)], **changes)
     for name in ("codes.npz", "metrics.json"):
         (tmp_path / name).write_bytes(b"of the first epoch")
+    (tmp_path / ".training_state.pt.123.pt").write_bytes(b"a draft of a process that was killed")
     fit(split, tmp_path, **changes)
-    assert not {"codes.npz", "metrics.json"} & kept(runs.Run(tmp_path)).keys()
+    assert kept(runs.Run(tmp_path)).keys() == {"run.json", *keeping.MADE} - {"codes.npz", "metrics.json", LEARNT}
 
 
 def test_files_that_were_lost_beside_a_state_come_back_or_the_run_is_refused(split, tmp_path):

@@ -100,8 +100,9 @@ class KeptRows:
         """Compute what is missing. Marks: (n, 2) uint64, what the picture was and, once done, the row's CRC-32."""
         todo = self._todo()  # again, because another process may have been here
         if todo is None:
-            for name in NAMES:  # marks without their rows, or unknown rows
-                (self.folder / name).unlink(missing_ok=True)
+            # marks without their rows, unknown rows, drafts of a process that was killed
+            for file in (*(self.folder / name for name in NAMES), *self.folder.glob(".*.npy")):
+                file.unlink(missing_ok=True)
             _make(self.folder / "images.npy", self.shape, self.kind)
             _make(self.folder / "marks.npy", (len(self.facts), 2), np.uint64)
             with atomic(self.folder / "cache.json") as draft:

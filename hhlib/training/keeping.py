@@ -20,15 +20,19 @@ from hhlib.training.reports import Tally
 if TYPE_CHECKING:
     from hhlib.training.trainer import Trainer
 
-STATE, PREVIOUS = "training_state.pt", "training_state.previous.pt"
+STATE, PREVIOUS, WEIGHTS = "training_state.pt", "training_state.previous.pt", "model.safetensors"
 SCORED = ("codes.npz", "metrics.json")  #: what evaluation makes of the kept weights
-MADE = (STATE, PREVIOUS, "model.safetensors", "history.csv", "timing.csv", *SCORED, "database_codes.npz")
+MADE = (STATE, PREVIOUS, WEIGHTS, "history.csv", "timing.csv", *SCORED, "database_codes.npz")
 
 
 def begin(trainer: "Trainer", run: Run) -> None:
     """Continue an earlier run in this folder, or write run.json for a new one."""
     earlier = earlier_state(run, trainer.record) if trainer.settings.resume else None
     trainer.accelerator.wait_for_everyone()  # all have looked for an earlier run
+    if trainer.accelerator.is_main_process:
+        for name in (STATE, PREVIOUS, WEIGHTS):  # drafts of a process that was killed: large, and of no use
+            for draft in run.path.glob(f".{name}.*"):
+                draft.unlink(missing_ok=True)
     if earlier:
         last = len(earlier["history"]) - (not earlier["tally"].get("steps"))  # the epoch it stopped in, or after
         trainer.set_image_side(last)
@@ -96,7 +100,7 @@ def _follow(trainer: "Trainer", run: Run) -> None:
     Raises ValueError if the weights are gone, and are those of an earlier epoch than the state's.
     """
     full_size = len(trainer.history) > trainer.recipe.small_epochs
-    gone = full_size and not (run.path / "model.safetensors").is_file()
+    gone = full_size and not (run.path / WEIGHTS).is_file()
     if gone and not (_is_best(trainer) and not trainer.tally.steps):
         wanted = f"{run.path / 'model.safetensors'} is gone, and the state beside it has the weights of another epoch"
         raise ValueError(f"{wanted}; use resume=false to train afresh.")
@@ -117,7 +121,7 @@ def _save_weights(trainer: "Trainer", run: Run) -> None:
     for name in SCORED:  # of the weights before: codes are made once, and would stay
         (run.path / name).unlink(missing_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in trainer.kept.state_dict().items()}
-    with atomic(run.path / "model.safetensors") as draft:
+    with atomic(run.path / WEIGHTS) as draft:
         save_file(weights, draft)
 
 
