@@ -262,16 +262,18 @@ def main() -> int:
             found, ends = kind.result(folder), ends + 1
             differences += [name for name in expected | found if not same(expected.get(name), found.get(name))]
             print(f"{killed} kills, {ends} ends; differences: {', '.join(differences) or 'none'}", flush=True)
-    keep(dict(what=given.what, kills=killed, ends=ends, differences=len(differences), seconds=round(seconds, 1)))
+            keep(
+                dict(what=given.what, kills=killed, ends=ends, differences=len(differences), seconds=round(seconds, 1))
+            )
     return int(bool(differences))
 
 
 def keep(row: dict) -> None:
     """Put a row into the table, in place of an earlier one."""
     row |= {"processor": hh.runs.surroundings()["machine"]["cpu"]}
-    old = pd.read_csv(TABLE).query(f"what != {row['what']!r}") if TABLE.is_file() else pd.DataFrame()
+    old = pd.read_csv(TABLE, dtype=str) if TABLE.is_file() else pd.DataFrame(columns=[*row])
     with atomic(TABLE) as draft:
-        pd.concat([old, pd.DataFrame([row])]).to_csv(draft, index=False)
+        pd.concat([old[old["what"] != row["what"]], pd.DataFrame([row])]).sort_values("what").to_csv(draft, index=False)
 
 
 def parse() -> argparse.Namespace:

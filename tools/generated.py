@@ -187,8 +187,8 @@ def memory(_: str) -> str:
 
 def kills(_: str) -> str:
     """Work that was killed again and again."""
-    rows = kept("kills")[["what", "kills", "ends", "differences"]]
-    return markdown(rows.columns, (map(str, row) for row in rows.to_numpy()))
+    rows = kept("kills", dtype=str, keep_default_na=False)[["what", "kills", "ends", "differences"]]
+    return markdown(rows.columns, rows.to_numpy())
 
 
 # ---- benchmarks/README.md
