@@ -262,9 +262,8 @@ def main() -> int:
             found, ends = kind.result(folder), ends + 1
             differences += [name for name in expected | found if not same(expected.get(name), found.get(name))]
             print(f"{killed} kills, {ends} ends; differences: {', '.join(differences) or 'none'}", flush=True)
-            keep(
-                dict(what=given.what, kills=killed, ends=ends, differences=len(differences), seconds=round(seconds, 1))
-            )
+            row = dict(what=given.what, kills=killed, ends=ends, differences=len(differences))
+            keep(row | dict(seconds=round(seconds, 1)))
     return int(bool(differences))
 
 
