@@ -7,7 +7,9 @@ import pytest
 from hypothesis import settings
 from safetensors.torch import save_file
 
-settings.register_profile("kit", deadline=None)  # how long a case takes says nothing about the code
+usual = dict(deadline=None)  # how long a case takes says nothing about the code
+settings.register_profile("kit", **usual, stateful_step_count=15)
+settings.register_profile("long", **usual, stateful_step_count=40, max_examples=4000)  # for test_*_machine.py
 settings.load_profile("kit")
 
 

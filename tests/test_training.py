@@ -20,6 +20,7 @@ from hhlib.training import keeping, reports, stopping
 
 SHORT = dict(epochs=3, batch_size=16, drop_path=0.1, validate_every=1, small_epochs=1, shift=4)
 QUICK = dict(epochs=1, small_epochs=0)
+LEARNT = "database_codes.npz"  #: which other methods do not leave
 
 
 @pytest.fixture(scope="module")
@@ -339,6 +340,34 @@ def test_a_state_with_a_missing_or_wrong_part_gives_way_to_the_one_before(traine
         assert f"{path} is not a state of this training" in capsys.readouterr().out, name
         assert len(trainer.history) == len(trainer.timing) == 2, name
         assert all(torch.equal(tensor, whole["net"][part]) for part, tensor in trainer.net.state_dict().items()), name
+
+
+def test_codes_and_scores_of_weights_that_are_replaced_go_with_them(split, tmp_path):
+    """They are made once and then kept: a training that was scored when it was stopped would keep its old score."""
+    changes = dict(epochs=2, small_epochs=0, validation=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(split, tmp_path, told=[stop_after(1)], **changes)
+    for name in ("codes.npz", "metrics.json"):
+        (tmp_path / name).write_bytes(b"of the first epoch")
+    (tmp_path / ".training_state.pt.123.pt").write_bytes(b"a draft of a process that was killed")
+    fit(split, tmp_path, **changes)
+    assert kept(runs.Run(tmp_path)).keys() == {"run.json", *keeping.MADE} - {"codes.npz", "metrics.json", LEARNT}
+
+
+def test_files_that_were_lost_beside_a_state_come_back_or_the_run_is_refused(split, tmp_path):
+    changes = dict(epochs=2, small_epochs=0)
+    run = fit(split, tmp_path, **changes, validation=0)
+    whole = kept(run)
+    for name in ("history.csv", "model.safetensors"):
+        (tmp_path / name).unlink()
+    fit(split, tmp_path, **changes, validation=0)
+    assert all(kept(run)[name] == whole[name] for name in ("history.csv", "model.safetensors"))
+    state = torch.load(tmp_path / "training_state.pt", weights_only=True)
+    state["history"][0]["validation_map"] = 1.0  # so the weights were those of the first epoch
+    torch.save(state, tmp_path / "training_state.pt")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="model.safetensors is gone, .* another epoch; use resume=false"):
+        fit(split, tmp_path, **changes, validation=0)
 
 
 @pytest.mark.parametrize("method", ["hybridhash", "adsh"])

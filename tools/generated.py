@@ -185,6 +185,12 @@ def memory(_: str) -> str:
     return markdown(table.columns, ([f"{value:,}" for value in row] for row in table.to_numpy()))
 
 
+def kills(_: str) -> str:
+    """Work that was killed again and again."""
+    rows = kept("kills", dtype=str, keep_default_na=False)[["what", "kills", "ends", "differences"]]
+    return markdown(rows.columns, rows.to_numpy())
+
+
 # ---- benchmarks/README.md
 
 
@@ -295,6 +301,6 @@ PAGES: dict[str, dict[str, Callable]] = {
     "README.md": README,
     "README.zh.md": README_ZH,
     "results/README.md": {f.__name__: f for f in (explanations, first_recipe, families, nested, fair, whole_networks)}
-    | {"memory": memory, "exports": exports},
+    | {"memory": memory, "exports": exports, "kills": kills},
     "benchmarks/README.md": {f.__name__: f for f in (benchmarks, training, method_steps, scale, scale_codes, rerank)},
 }

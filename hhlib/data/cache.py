@@ -101,8 +101,9 @@ class KeptRows:
         """Compute what is missing. Marks: (n, 2) uint64, what the picture was and, once done, the row's CRC-32."""
         todo = self._todo()  # again, because another process may have been here
         if todo is None:
-            for name in NAMES:  # marks without their rows, or unknown rows
-                (self.folder / name).unlink(missing_ok=True)
+            # marks without their rows, unknown rows, drafts of a process that was killed
+            for file in (*(self.folder / name for name in NAMES), *self.folder.glob(".*.npy")):
+                file.unlink(missing_ok=True)
             _make(self.folder / "images.npy", self.shape, self.kind)
             _make(self.folder / "marks.npy", (len(self.facts), 2), np.uint64)
             with atomic(self.folder / "cache.json") as draft:
@@ -112,7 +113,10 @@ class KeptRows:
         with tqdm(total=len(todo), desc=self.doing, unit="picture", disable=not len(todo)) as bar:
             for start in range(0, len(todo), BLOCK):
                 rows = todo[start : start + BLOCK]
-                images[rows] = compute(rows)
+                values = compute(rows)
+                marks[rows] = 0  # until they are there: half of a changed picture must not pass for the old one
+                marks.flush()
+                images[rows] = values
                 images.flush()  # before the marks, so that no mark stands for a row that is not there
                 marks[rows] = [(self.facts[row], DONE | zlib.crc32(images[row])) for row in rows]
                 marks.flush()

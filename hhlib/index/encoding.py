@@ -140,14 +140,21 @@ def label_level(found: Scan) -> int | None:
 
 
 def seen(blocks: Blocks, pictures: Sequence[Picture]) -> np.ndarray:
-    """What was seen of these pictures, in the order of their keys: (n, D)."""
-    wanted = {picture.path for picture in pictures}
+    """What was seen of these pictures, in the order of their keys: (n, D). ValueError if none could be opened."""
+    wanted = {picture.path: picture.fact for picture in pictures}
     keys, rows = [], []
     for block in blocks.read():
-        here = np.flatnonzero([path in wanted for path in block.paths])
+        here = _rows(block, wanted)
         keys.append(block.keys[here])
         rows.append(block.vectors[here])
+    if not sum(map(len, keys)):
+        raise ValueError(f"none of the {len(pictures):,} pictures can be opened, beginning with {pictures[0].file}.")
     return np.concatenate(rows)[np.argsort(np.concatenate(keys))]
+
+
+def _rows(block: Segment, wanted: dict[str, int]) -> np.ndarray:
+    """The rows of a block whose pictures are wanted (path -> fact), as they are now."""
+    return np.flatnonzero([wanted.get(p) == int(fact) for p, fact in zip(block.paths, block.facts, strict=True)])
 
 
 def look(encoder: Encoder, pictures: Iterable[Picture], blocks: Blocks, report: Report, workers: int | None) -> None:
@@ -196,7 +203,7 @@ def _open(file: Path, size: int) -> Tensor | str:
 
 def coded(encoder: Encoder, block: Segment, wanted: dict[str, int], vectors: str) -> Segment | None:
     """The rows of a block that are wanted (path -> fact), with codes, and with the `vectors` that an index keeps."""
-    rows = np.flatnonzero([wanted.get(p) == int(fact) for p, fact in zip(block.paths, block.facts, strict=True)])
+    rows = _rows(block, wanted)
     if not len(rows):
         return None
     seen = block.vectors if len(rows) == len(block) else block.vectors[rows]  # (n, D) or (n, K); a map stays one

@@ -218,15 +218,17 @@ class Index:
     def update(self, *, workers: int | None = None) -> Report:
         """Bring the index up to date with the files: new and changed ones are coded, rows without a file removed.
 
-        What is only out of reach (behind a link that leads nowhere, in a folder that cannot be read) keeps its row.
+        Pictures outside the index's folder that were added are looked after too. What is only out of reach (behind a
+        link that leads nowhere, in a folder that cannot be read) keeps its row.
         """
         report = Report()
         with self.store.writing():
             wanted = self._pictures(self.root, report)
-            there = {picture.path for picture in wanted}
-            if not there and len(self):
+            if not wanted and len(self):
                 raise ValueError(f"{self.root} holds no picture now; is its disk mounted? Nothing was removed.")
-            missing = [path for path in self.paths if path not in there and not _is_elsewhere(path)]
+            outside = [path for path in self.paths if Path(path).is_absolute()]
+            wanted += self._pictures([path for path in outside if Path(path).is_file()], report)
+            missing = {*self.paths}.difference(picture.path for picture in wanted)
             self._bring(wanted, report, workers, [path for path in missing if encoding.is_gone(self.root / path)])
         return self._done(report)
 
@@ -241,7 +243,7 @@ class Index:
             raise ValueError(f"{where} exists already, but a copy of an index needs a new folder.")
         with saving(where / "encoder" / "model.safetensors"):
             self.encoder.save_pretrained(where / "encoder")
-        Store.create(where, self.store.about).change(self.store.segments)
+        Store.create(where, self.store.about | {"built": False}).change(self.store.segments)
         return Index(where, self.encoder.device.type)
 
     def _done(self, report: Report) -> Report:
@@ -293,8 +295,3 @@ class Index:
             return below
         number, row = self._place(path)
         return [self.store.segments[number].paths[row]]
-
-
-def _is_elsewhere(path: str) -> bool:
-    """Whether a picture outside the index's root is still there."""
-    return Path(path).is_absolute() and Path(path).is_file()

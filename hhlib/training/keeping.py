@@ -23,17 +23,22 @@ from hhlib.training.reports import Tally
 if TYPE_CHECKING:
     from hhlib.training.trainer import Trainer
 
-STATE, PREVIOUS = "training_state.pt", "training_state.previous.pt"
+STATE, PREVIOUS, WEIGHTS = "training_state.pt", "training_state.previous.pt", "model.safetensors"
 SCORED = ("codes.npz", "metrics.json")  #: what evaluation makes of the kept weights
-MADE = (STATE, PREVIOUS, "model.safetensors", "history.csv", "timing.csv", *SCORED, "database_codes.npz")
+MADE = (STATE, PREVIOUS, WEIGHTS, "history.csv", "timing.csv", *SCORED, "database_codes.npz")
 
 
 def begin(trainer: "Trainer", run: Run) -> None:
     """Continue an earlier run in this folder, or write run.json for a new one."""
     found = earlier_states(run, trainer.record) if trainer.settings.resume else []
     trainer.accelerator.wait_for_everyone()  # all have looked for an earlier run
+    if trainer.accelerator.is_main_process:
+        for name in (STATE, PREVIOUS, WEIGHTS):  # drafts of a process that was killed: large, and of no use
+            for draft in run.path.glob(f".{name}.*"):
+                draft.unlink(missing_ok=True)
     if found:
         _restore(trainer, found)
+        _follow(trainer, run)
     elif trainer.accelerator.is_main_process:
         for name in MADE:  # before run.json: a stop from here on never mixes two runs
             (run.path / name).unlink(missing_ok=True)
@@ -114,23 +119,52 @@ def _parts(trainer: "Trainer") -> dict:
     return {name: part for name, part in parts.items() if part is not None}
 
 
+def _follow(trainer: "Trainer", run: Run) -> None:
+    """Let the files beside a state agree with it, when one of them was lost, or was newer when the process was killed.
+
+    Raises ValueError if the weights are gone, and are those of an earlier epoch than the state's.
+    """
+    full_size = len(trainer.history) > trainer.recipe.small_epochs
+    gone = full_size and not (run.path / WEIGHTS).is_file()
+    if gone and not (_is_best(trainer) and not trainer.tally.steps):
+        wanted = f"{run.path / 'model.safetensors'} is gone, and the state beside it has the weights of another epoch"
+        raise ValueError(f"{wanted}; use resume=false to train afresh.")
+    trainer.accelerator.wait_for_everyone()  # all have looked
+    if trainer.accelerator.is_main_process:
+        if gone:
+            _save_weights(trainer, run)
+        _save_history(trainer, run)
+
+
+def _is_best(trainer: "Trainer") -> bool:
+    """Whether the last epoch is the best so far with images of full size; without scores, the last always is."""
+    scores = pd.Series([row[CHOICES[trainer.recipe.choose]] for row in trainer.history])
+    return len(scores) > trainer.recipe.small_epochs and (scores.isna().all() or scores.iloc[-1] == scores.max())
+
+
+def _save_weights(trainer: "Trainer", run: Run) -> None:
+    for name in SCORED:  # of the weights before: codes are made once, and would stay
+        (run.path / name).unlink(missing_ok=True)
+    weights = {name: tensor.contiguous() for name, tensor in trainer.kept.state_dict().items()}
+    with atomic(run.path / WEIGHTS) as draft:
+        save_file(weights, draft)
+
+
+def _save_history(trainer: "Trainer", run: Run) -> None:
+    for name, rows in (("history.csv", trainer.history), ("timing.csv", trainer.timing)):
+        with atomic(run.path / name) as draft:
+            pd.DataFrame(rows).to_csv(draft, index=False)
+
+
 def save(trainer: "Trainer", run: Run) -> None:
     """After each epoch: history, the weights if they are the best so far, and all that is needed to resume."""
     if not trainer.accelerator.is_main_process:
         return
-    scores = pd.Series([row[CHOICES[trainer.recipe.choose]] for row in trainer.history])
-    full_size = len(scores) > trainer.recipe.small_epochs
-    if full_size and (scores.isna().all() or scores.iloc[-1] == scores.max()):
-        for name in SCORED:  # of the weights before: codes are made once, and would stay
-            (run.path / name).unlink(missing_ok=True)
-        weights = {name: tensor.contiguous() for name, tensor in trainer.kept.state_dict().items()}
-        with atomic(run.path / "model.safetensors") as draft:
-            save_file(weights, draft)
+    if _is_best(trainer):
+        _save_weights(trainer, run)
     if (codes := trainer.loss.database_codes()) is not None:
         run.save_codes("database_codes.npz", codes=pack(codes))
-    for name, rows in (("history.csv", trainer.history), ("timing.csv", trainer.timing)):
-        with atomic(run.path / name) as draft:
-            pd.DataFrame(rows).to_csv(draft, index=False)
+    _save_history(trainer, run)
     save_state(trainer, run)
 
 
