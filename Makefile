@@ -11,8 +11,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
-PAGES := notebooks/*.ipynb notebooks/exercises/*.ipynb notebooks/exercises/solutions/*.ipynb
-STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
 .PHONY: run lab batch course book browser verify versions test strip clean
 
@@ -32,10 +30,7 @@ book: .venv/installed-book
 	@$(BIN)/python tools/book.py
 
 test: .venv/installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify $(STRIP) $(PAGES)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python tools/stages.py $(ARGS)
 
 browser: .venv/installed-browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser -n 2 --dist loadscope $(ARGS)
@@ -48,7 +43,7 @@ versions: .venv/installed-test
 	PATH="$(BIN):$$PATH" $(BIN)/python tools/versions.py $(ARGS)
 
 strip: .venv/installed-test
-	$(BIN)/nbstripout $(STRIP) $(PAGES)
+	@$(BIN)/python tools/stages.py --strip
 
 clean:
 	rm -rf .venv build book/_build *.egg-info

@@ -1,0 +1,108 @@
+"""What changes a result and what does not: the claims of results/determinism.csv that no other test file proves."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import elsewhere
+import numpy as np
+import pytest
+import several
+import torch
+from PIL import Image
+
+import hhlib as hh
+from hhlib.runs import kept_table
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Forty pictures of two classes; every picture of the second is there twice, under two names."""
+    folder, rng = tmp_path_factory.mktemp("data") / "pictures", np.random.default_rng(0)
+    for i in range(20):
+        for name, files in (("a", [i]), ("é", [i, i + 20][: 1 + i % 2])):
+            pixels = rng.integers(0, 256, (9, 9, 3)).astype(np.uint8)
+            for file in files:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / name / f"{file}.png")
+    return folder
+
+
+def test_surroundings_change_nothing(pictures, tmp_path):
+    """Hashes of text, time zone, language, order of files, random numbers drawn before, numba's threads, folder."""
+    here = elsewhere.facts(pictures, tmp_path / "here")
+    other = dict(PYTHONHASHSEED="1", TZ="Pacific/Kiritimati", LC_ALL="C", NUMBA_NUM_THREADS="2")
+    other |= {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, elsewhere.__file__, str(pictures), str(tmp_path / "there")]
+    done = subprocess.run(command, env=os.environ | other, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == json.loads(json.dumps(here))
+
+
+def trained(folder, split, **changes):
+    how = several.how(validation=0, **changes)
+    run = hh.training.fit(split, hh.runs.Run(folder), how, ())
+    return run.history()["loss"].to_numpy(), run.model().state_dict()
+
+
+def test_pictures_from_worker_processes_or_memory_give_the_same_training(pictures, tmp_path):
+    split = hh.data.load(pictures, size=32)
+    pool = split.query.pool
+    loss, weights = trained(tmp_path / "workers", split)
+    other, others = trained(tmp_path / "memory", split.moved(replace(pool, images=pool.images[:])))
+    assert other.tolist() == loss.tolist()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.fixture
+def threads():
+    """Sets PyTorch's number of threads, for this test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_with_other_threads_a_training_is_equal_up_to_rounding(tmp_path, threads):
+    found = []
+    for number in (1, 2):
+        threads(number)
+        found.append(trained(tmp_path / str(number), several.small_digits()))
+    (loss, weights), (other, others) = found
+    np.testing.assert_allclose(other, loss, rtol=1e-4)
+    assert all(torch.allclose(weights[name], others[name], rtol=0, atol=1e-3) for name in weights)
+
+
+@pytest.mark.parametrize("how", [dict(batch_size=7), dict(threads=2), dict(precision="bf16")])
+def test_encoding_changes_outputs_by_rounding_and_bits_only_where_they_are_near_zero(how, threads):
+    torch.manual_seed(0)
+    net, images = hh.network.create("micro", bits=32).eval(), hh.data.load("digits").query.batch(range(50))[0]
+    whole, limit = hh.retrieval.encode(net, images, mean=[0.5] * 3, std=[0.3] * 3), 1e-5
+    if "threads" in how:
+        threads(how["threads"])
+        how = {}
+    if "precision" in how:
+        limit = 0.05
+    z = hh.retrieval.encode(net, images, mean=[0.5] * 3, std=[0.3] * 3, **how)
+    assert (z - whole).abs().max() < limit
+    assert ((z >= 0) == (whole >= 0))[whole.abs() >= limit].all()
+
+
+def test_every_claim_names_tests_that_exist():
+    table = kept_table("determinism").fillna("")
+    assert set(table["result"]) == {"the same bits", "equal up to rounding", "another result"}
+    for row in table.to_dict("records"):
+        proofs = row["proof"].split("; ")
+        assert proofs == ["not run"] or all("::" in proof or proof.startswith("results/") for proof in proofs)
+        for proof in proofs:
+            file, _, name = proof.partition("::")
+            if name:
+                defined = ast.walk(ast.parse((TESTS / f"{file}.py").read_text(encoding="utf-8")))
+                assert name in {node.name for node in defined if isinstance(node, ast.FunctionDef)}, proof
+            else:
+                assert proof == "not run" or (TESTS.parent / proof).is_file(), proof
