@@ -65,6 +65,10 @@ def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarr
     and not copied: it may be a memory map of a file larger than memory. Or it is an index from `build_index`, which may
     miss some. Returns (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at
     the end.
+
+    >>> distances, rows = search(pack([[1, 1, -1, 1]]), pack([[-1, -1, -1, 1], [1, 1, 1, 1], [1, 1, 1, -1]]), k=2)
+    >>> distances.tolist(), rows.tolist()  # the first and the last are equally far
+    ([[1, 2]], [[1, 0]])
     """
     import faiss
 

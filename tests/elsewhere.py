@@ -15,7 +15,7 @@ import torch
 
 import hhlib as hh
 
-SHORT = "epochs=2 small_epochs=1 validation=0 batch_size=8 image_size=32 shift=2"
+SHORT = "epochs=1 small_epochs=0 validation=0 batch_size=8 image_size=32 shift=2"
 FIXED = dict(device="cpu", precision="float32")
 
 

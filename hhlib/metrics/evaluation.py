@@ -53,6 +53,12 @@ def evaluate(
     Raises:
         ValueError: before any work, for shapes that do not fit and values that would give a silently wrong number:
             codes with NaN, without a negative number or with spare bits set; labels other than described; no images.
+
+    Of three images, two share the query's code, and only one of these its class; which comes first is luck:
+
+    >>> scores = evaluate([[1, 1]], [0], [[1, 1], [1, 1], [-1, 1]], [0, 1, 0])["map"]
+    >>> [round(scores[name], 3) for name in ("worst", "expected", "best")]
+    [0.583, 0.708, 0.833]
     """
     check_choice("denominator", denominator, DENOMINATORS)
     check_choice("no_match", no_match, ("zero", "drop"))
@@ -94,6 +100,9 @@ def chance(query_labels, database_labels, *, topk: int | None = None) -> float:
     """Expected mAP@k of codes that know nothing: all images tied, in random order.
 
     It is slightly above the share of relevant images, because AP looks only at the ranks of hits.
+
+    >>> round(chance([0], [0, 1, 0]), 3)
+    0.806
     """
     tables = check_labels(**{"query labels": query_labels, "database labels": database_labels})
     alike = (part for table in tables for part in (np.zeros((len(table), 1), np.uint8), table))
