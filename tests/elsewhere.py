@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import several
 import torch
 
 import hhlib as hh
@@ -56,9 +57,20 @@ def facts(pictures: Path, folder: Path) -> dict[str, object]:
     return found | {"map": scores["map"], "curve": digest(*scores["at_rank"].values())}
 
 
+def step(threads: int) -> list[float]:
+    """Loss, outputs and size of each gradient of one step of a training, with so many of PyTorch's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    trainer = hh.training.Trainer(several.small_digits(), several.how(batch_size=4, small_epochs=0))
+    torch.manual_seed(0)
+    loss, z = trainer.step(next(trainer.batches(0)))
+    torch.set_num_threads(before)
+    return [loss.item(), *z.flatten().tolist(), *(p.grad.norm().item() for p in trainer.net.parameters())]
+
+
 if __name__ == "__main__":
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002, the old global generator
     torch.manual_seed(1)
     shuffled_folders()
-    print(json.dumps(facts(*map(Path, sys.argv[1:]))))
+    print(json.dumps([facts(*map(Path, sys.argv[1:])), step(threads=2)]))

@@ -20,7 +20,9 @@ def test_all_stages_run_and_the_last_line_names_those_that_failed(stages, first,
     printed = capfd.readouterr().out.splitlines()
     assert code == int(first is BAD or beside is BAD)
     assert [line for line in printed if line.startswith("--- ")][:-1] == ["--- one", "--- two", f"--- {stages.BESIDE}"]
-    failed = {name: "FAILED after " if commands is BAD else "" for name, commands in (("one", first), ("pages", beside))}
+    failed = {
+        name: "FAILED after " if commands is BAD else "" for name, commands in (("one", first), ("pages", beside))
+    }
     assert re.fullmatch(
         rf"--- one {failed['one']}\d+ s, two \d+ s, pages {failed['pages']}\d+ s; together \d+ s", printed[-1]
     )
