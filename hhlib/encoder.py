@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from hhlib import features, network, retrieval
-from hhlib.common import check_choice
+from hhlib.common import check_choice, check_whole
 from hhlib.data import check_pictures, sources
 from hhlib.runs import Run
 
@@ -59,8 +59,9 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="hhlib", tags=["deep
         self.model, self.precision = model, check_choice("precision", precision, features.PRECISIONS)
         self.known = network.facts_of(model["name"])
         frozen = network.kind(model["name"]) == "frozen"
-        self.backbone = network.bare(model["name"], size) if frozen else None
         self.size = size if frozen else self.net.img_size
+        size = check_whole("size", self.size, 1)  # pyrefly: ignore[bad-argument-type], which refuses None
+        self.backbone = network.bare(model["name"], size) if frozen else None
         self.eval()
 
     @property
@@ -86,7 +87,7 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="hhlib", tags=["deep
         with bf16:
             if self.backbone is None:
                 return retrieval.outputs_of(self.net, images, self.mean, self.std, self.flip)
-            return features.vectors_of(self.backbone, images, self.known, self.size)
+            return features.vectors_of(self.backbone, images, self.known, self.size)  # pyrefly: ignore[bad-argument-type]
 
     @torch.inference_mode()
     def look(self, images: Tensor) -> np.ndarray:
@@ -103,8 +104,8 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="hhlib", tags=["deep
     @torch.inference_mode()
     def outputs(self, seen: np.ndarray) -> Tensor:
         """What `look` gives -> z (n, K) float32, on the CPU: the head on the vectors, if there is a backbone."""
-        seen = torch.from_numpy(np.array(seen, dtype=np.float32))
-        return seen if self.backbone is None else self.net(seen.to(self.device)).float().cpu()
+        z = torch.from_numpy(np.array(seen, dtype=np.float32))
+        return z if self.backbone is None else self.net(z.to(self.device)).float().cpu()
 
     def digest(self, *, looking: bool = False) -> str:
         """What codes depend on, as a digest: codes of different encoders must never be compared.
@@ -130,9 +131,11 @@ class Encoder(nn.Module, PyTorchModelHubMixin, library_name="hhlib", tags=["deep
         more: what `card.md` shows beside the facts of the run: `origin` of the data, `files`, `check` of the formats.
         """
         license = self.known.license if self.known else "apache-2.0"
-        data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict() | dict(license=license))
-        centre = (self.known.mean, self.known.std) if self.backbone else (self.mean, self.std)
-        shown = dict(encoder=self, license=license, parameters=sum(x.numel() for x in self.parameters()))
+        about: dict[str, Any] = self._hub_mixin_info.model_card_data.to_dict() | dict(license=license)
+        data = ModelCardData(**about)
+        centre = (self.known.mean, self.known.std) if self.known and self.backbone else (self.mean, self.std)
+        parameters = sum(x.numel() for x in self.parameters())
+        shown: dict[str, Any] = dict(encoder=self, license=license, parameters=parameters)
         shown |= {name: [round(x, 4) for x in values] for name, values in zip(("mean", "std"), centre, strict=True)}
         return ModelCard.from_template(data, template_str=CARD.read_text(), **shown, **more)
 
@@ -178,6 +181,7 @@ def see_with(encoder: Encoder, backbone: features.Backbone, *, trained_on: str |
             f"the head was trained on vectors of {trained_on}, but {backbone.name} with pictures of {backbone.size} "
             f"pixels gives {' or '.join(tags)}."
         )
+    assert encoder.backbone is not None  # see `Encoder`
     own = encoder.backbone.state_dict()  # all but the classifier
     network.fill(encoder.backbone, {name: x for name, x in backbone.net.state_dict().items() if name in own})
 

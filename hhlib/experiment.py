@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hhlib import data, features, metrics, network, retrieval, runs, training
 from hhlib.common import Missing, resolve
@@ -143,12 +143,12 @@ class Experiment:
         return data.normalise(images.to(self.device), *self._statistics, self.split.image_size)
 
     @cached_property
-    def net(self) -> network.HybridHash:
+    def net(self) -> network.Network:
         """The trained network, on the device, in evaluation mode."""
         self.need("model.safetensors")
         return self.run.model().to(self.device)
 
-    def untrained(self, **options) -> network.HybridHash:
+    def untrained(self, **options) -> network.Network:
         """A network like this one's, but for `options`, with random weights drawn from the seed."""
         torch.manual_seed(self.settings.seed)
         return network.create(**training.model_of(self.inputs, self.settings) | options).to(self.device).eval()
@@ -165,7 +165,7 @@ class Experiment:
             self.__dict__.pop(name, None)  # what was looked at before training
         return self.run
 
-    def encode(self, what, *, net: nn.Module | None = None) -> Tensor:
+    def encode(self, what, *, net: network.Network | None = None) -> Tensor:
         """The network's outputs z (n, K) float32, on the CPU; a bit is z >= 0.
 
         Args:
@@ -178,13 +178,13 @@ class Experiment:
         how = dict(mean=mean, std=std, precision=self.precision, flip=recipe["flip_average"] and self.split.flip)
         images = self._images(what)
         if self.backbone is not None:
-            images = self._vectors(images)
+            images = self._vectors(images, self.backbone)
         return retrieval.encode(self.net if net is None else net, images, **how)
 
-    def _vectors(self, images: data.Part | Tensor) -> data.Part | Tensor:
+    def _vectors(self, images: data.Part | Tensor, backbone: features.Backbone) -> data.Part | Tensor:
         """What the frozen backbone says: of a part, kept on disk; of new pictures, computed now."""
         if isinstance(images, Tensor):
-            return self.backbone(images)
+            return backbone(images)
         return images if len(images.pool.images.shape) == 2 else data.Part(self.inputs.query.pool, images.rows)
 
     def _images(self, what) -> data.Part | Tensor:
@@ -234,8 +234,9 @@ class Experiment:
         query = self.codes["query"] if query is None else query
         database = self.codes["database"] if database is None else database
         packed = query.dtype == database.dtype == np.uint8
-        how = dict(topk=self.settings.topk or self.split.protocol.topk, bits=self.settings.bits if packed else None)
-        return metrics.evaluate(query, self.labels["query"], database, self.labels["database"], **how | policy)
+        policy.setdefault("topk", self.settings.topk or self.split.protocol.topk)
+        policy.setdefault("bits", self.settings.bits if packed else None)
+        return metrics.evaluate(query, self.labels["query"], database, self.labels["database"], **policy)
 
     def evaluate(self, **policy) -> dict:
         """Score the codes, and keep the scores in metrics.json, with what must be said beside them.
@@ -292,7 +293,7 @@ class Experiment:
             return self
         return other
 
-    def explore(self, view: Callable, **choices: Iterable) -> None:
+    def explore(self, view: Callable, **choices: Sequence) -> None:
         """`widgets.explore`: menus over a drawing function where the notebook is live, plain figures elsewhere."""
         from hhlib import widgets
 

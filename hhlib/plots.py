@@ -100,7 +100,7 @@ def grouped_counts(ax: Axes, counts: dict[str, np.ndarray], classes: list[str]) 
         ax.set(xticks=[], xlabel=f"{len(classes)} classes")
     else:  # slanted if a name is long
         turn = dict(rotation=45, ha="right") if max(map(len, classes)) > 2 else {}
-        ax.set_xticks(np.arange(len(classes)), classes, fontsize=8, **turn)
+        ax.set_xticks(np.arange(len(classes)), classes, fontsize=8, **turn)  # pyrefly: ignore[bad-argument-type]
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
@@ -140,7 +140,7 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
 def distances(ax: Axes, distance: np.ndarray, similar: np.ndarray, bits: int, *, title: str = "") -> None:
     """Two piles of Hamming distances (pairs,), one of `similar` pairs (pairs,) bool, one of the others."""
     for which, colour, label in [(similar, RIGHT, "similar"), (~similar, WRONG, "dissimilar")]:
-        ax.hist(distance[which], np.arange(bits + 2) - 0.5, density=True, alpha=0.6, color=colour, label=label)
+        ax.hist(distance[which], [d - 0.5 for d in range(bits + 2)], density=True, alpha=0.6, color=colour, label=label)
     ax.axvline(bits / 2, color=GUIDE, linestyle=":", label="unrelated codes")
     ax.set(xlabel="Hamming distance (bits)", ylabel="share of pairs", title=title)
     ax.legend(title="pairs", fontsize=8, title_fontsize=8)

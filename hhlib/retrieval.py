@@ -2,17 +2,17 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hhlib.common import check_choice, check_whole
 from hhlib.data import Part, check_pictures, loader, normalise
 from hhlib.metrics import pack_signs, unpack_signs
-from hhlib.network import evaluating
+from hhlib.network import Network, evaluating
 
 pack, unpack = pack_signs, unpack_signs  #: z (n, K) -> codes (n, ceil(K/8)) uint8, and back to (n, K) of -1 and +1
 
 
-def outputs_of(net: nn.Module, images: Tensor, mean: list[float], std: list[float], flip: bool) -> Tensor:
+def outputs_of(net: Network, images: Tensor, mean: list[float], std: list[float], flip: bool) -> Tensor:
     """Pictures (B, 3, S, S) uint8, on the network's device -> z (B, K) float32; see `encode`."""
     x = normalise(images, mean, std, net.img_size).contiguous(memory_format=torch.channels_last)
     seen = (x, x.flip(3)) if flip else (x,)
@@ -21,7 +21,7 @@ def outputs_of(net: nn.Module, images: Tensor, mean: list[float], std: list[floa
 
 @torch.inference_mode()
 def encode(
-    net: nn.Module,
+    net: Network,
     images: Part | Tensor,
     *,
     mean: list[float],

@@ -19,6 +19,7 @@ import subprocess
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -182,7 +183,7 @@ class Run:
         """The scores."""
         return json.loads(self.need("metrics.json", "evaluation").read_text())
 
-    def model(self) -> networks.HybridHash:
+    def model(self) -> networks.Network:
         """The trained network, on the CPU, in evaluation mode."""
         net = networks.create(**self.record["model"])
         networks.load_weights(net, self.need("model.safetensors", "training"))
@@ -202,7 +203,7 @@ class Run:
         with np.load(path, allow_pickle=False) as stored:
             return stored["codes"]
 
-    def save_codes(self, name: str = "codes.npz", /, **arrays: np.ndarray) -> None:
+    def save_codes(self, name: str = "codes.npz", /, **arrays: Any) -> None:
         """Store what `codes` reads or, as database_codes.npz with the array "codes", what `database_codes` reads."""
         with atomic(self.path / name) as draft:
             np.savez_compressed(draft, **arrays)

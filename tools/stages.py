@@ -31,7 +31,7 @@ def stages(chosen: list[str]) -> Stages:
     found = {
         "lint": [["ruff", "check", "."], ["ruff", "format", "--check", "."]],
         "notebooks": [[*STRIP, "--verify", *NOTEBOOKS]],
-        "types": [["mypy"]],
+        "types": [["pyrefly", "check", "--python-interpreter-path", sys.executable, "--min-severity", "error"]],
     }
     if chosen:
         return found | {"tests": [["pytest", *CORES, *chosen]]}

@@ -72,7 +72,7 @@ def read_list(path: str | Path, *, root: str | Path | None = None, classes: list
     labels = np.frombuffer(b"".join(flags), dtype=np.uint8).reshape(len(paths), width) - ord("0")
     names = list(classes) if classes else [str(i) for i in range(width)]
     listed = ImageList(path, list(paths), labels, names, lines, resolve(root or path.parent))
-    _check_no_repeat(paths, listed, str)
+    _check_no_repeat(listed.paths, listed, str)
     return listed
 
 
@@ -159,10 +159,11 @@ def find_lists(folder: Path) -> dict[str, Path]:
     """The three list files in a folder, by part; raises FileNotFoundError for the first that is missing."""
     found = {}
     for part, name in LIST_NAMES.items():
-        found[part] = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-        if not found[part]:
+        path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+        if path is None:
             raise Missing(f"{folder / name} is missing (and {name}.gz too), but a split is test.txt (the "
                                     "queries), train.txt and database.txt.")  # fmt: skip
+        found[part] = path
     return found
 
 

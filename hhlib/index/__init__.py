@@ -86,7 +86,7 @@ def build(
     index = Index(where, device)
     asked = {"vectors": vectors, "precision": precision, "size": size or "auto"}
     asked |= {"network": encoder.model["name"], "bits": encoder.bits, "root": str(folder)}
-    _check_same(index, asked, run and networks.digest(encoder.net))
+    _check_same(index, asked, networks.digest(encoder.net) if run else None)
     index.update(workers=workers)
     index.report.encoded += report.encoded
     return index

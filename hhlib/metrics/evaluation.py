@@ -69,7 +69,7 @@ def evaluate(
         arrays = _without_unlabelled(*arrays)
     database = len(arrays[2])
     k = min(topk or database, database)
-    counts = count(*arrays, bits, device)
+    counts = count(*arrays, bits=bits, device=device)
     n_t, r_t = counts.n_t, counts.r_t
     ap = average_precision(n_t, r_t, k, denominator)
     if database_order:

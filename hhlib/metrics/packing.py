@@ -125,7 +125,7 @@ def _label_values(name: str, labels: np.ndarray) -> np.ndarray:
     return flags
 
 
-def as_array(name: str, values: ArrayLike, ndim: int | None = None, least: int = 1) -> np.ndarray:
+def as_array(name: str, values, ndim: int | None = None, least: int = 1) -> np.ndarray:
     """A list, an array or a torch tensor on any device as an array of real numbers or bool, of `least` rows or more."""
     if hasattr(values, "detach"):
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).detach().cpu()
