@@ -13,7 +13,7 @@ import torch
 # in another order, and a training that was stopped would not end bit-identical.
 os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
 
-from hhlib import network as network  # noqa: E402, after the line above: numba reads it once
+from hhlib import network as network  # after the line above: numba reads it once
 
 if TYPE_CHECKING:  # what `__getattr__` loads, for editors and type checkers
     # isort: off
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # what `__getattr__` loads, for editors and type checkers
 __version__ = "0.1.0"
 MODULES = ["attention", "bar", "baselines", "data", "encoder", "experiment", "explain", "features", "index", "losses"]
 MODULES += ["metrics", "network", "plots", "reference", "retrieval", "runs", "settings", "training", "widgets"]
-__all__ = [*MODULES, "Encoder", "Experiment", "kept", "open"]  # noqa: F822, loaded by `__getattr__`
+__all__ = [*MODULES, "Encoder", "Experiment", "kept", "open"]  # `__getattr__` loads them
 
 
 def __getattr__(name: str) -> Any:

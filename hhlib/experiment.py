@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PARTS = ("query", "train", "database", "validation")
 
 
-def open(settings: str = "", /, **values: Any) -> "Experiment":  # noqa: A001, `hh.open` reads well
+def open(settings: str = "", /, **values: Any) -> "Experiment":
     """An experiment, by its settings: ``hh.open("erase=0 loss.alpha=0.2", dataset="cifar10", bits=16)``.
 
     Nothing is loaded or trained yet. See `hhlib.settings.read` for what can be given, `hhlib.settings.helps` for names.

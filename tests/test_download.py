@@ -24,7 +24,7 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     files, asked, most, whole_only = {}, [], None, False
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         start = self.headers.get("Range")
         type(self).asked.append((self.path, start))
         content = self.files.get(self.path)

@@ -86,13 +86,13 @@ def build(
     index = Index(where, device)
     asked = {"vectors": vectors, "precision": precision, "size": size or "auto"}
     asked |= {"network": encoder.model["name"], "bits": encoder.bits, "root": str(folder)}
-    _check_same(index, asked, networks.digest(encoder.net) if run else None)
+    _check_same(index, asked, run and networks.digest(encoder.net))
     index.update(workers=workers)
     index.report.encoded += report.encoded
     return index
 
 
-def open(where: str | Path, *, device: str = "auto") -> Index:  # noqa: A001, `hh.index.open` reads well
+def open(where: str | Path, *, device: str = "auto") -> Index:
     """An index on disk.
 
     Raises:

@@ -19,7 +19,7 @@ from hhlib.network.weights import MatchReport, fill, load_nest
 
 #: Sizes by name. base: as the authors ran it (their class default has 20 layers in the last level, their training
 #: script 15); small and tiny: NesT-S and NesT-T, for which pretrained weights exist; micro: ours, for CPUs.
-PRESETS: dict[str, dict[str, Any]] = {
+PRESETS = {
     "base": dict(img_size=224, patch_size=4, embed_dims=(128, 256, 512), num_heads=(4, 8, 16), depths=(2, 2, 15)),
     "small": dict(img_size=224, patch_size=4, embed_dims=(96, 192, 384), num_heads=(3, 6, 12), depths=(2, 2, 20)),
     "tiny": dict(img_size=224, patch_size=4, embed_dims=(96, 192, 384), num_heads=(3, 6, 12), depths=(2, 2, 8)),
@@ -79,13 +79,13 @@ def facts_of(name: str) -> Facts | None:
     return None if kind(name) == "hybridhash" else facts(name.removeprefix(TUNED), weights=False)
 
 
-def create(name: str, *, bits: int, **arguments: Any) -> Network:
+def create(name: str, *, bits: int, **arguments) -> Network:
     """Build a network by name, with random weights; `arguments` are those of its class.
 
     ``create("micro", bits=32, img_size=64)``, ``create("lite0", bits=32, dim=1280)``, ``create("timm:lite0", bits=8)``
     """
     what = kind(name)
-    usual: dict[str, Any] = PRESETS.get(name, {}) | (dict(backbone=name.removeprefix(TUNED)) if what == "tuned" else {})
+    usual = PRESETS.get(name, {}) | (dict(backbone=name.removeprefix(TUNED)) if what == "tuned" else {})
     return BUILT[what](bits, **usual | arguments)
 
 

@@ -3,8 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,8 +33,7 @@ class Tally:
 
     def to(self, device: torch.device) -> "Tally":
         """The same on another device."""
-        moved: dict[str, Any] = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
-        return replace(self, **moved)
+        return Tally(**{name: x.to(device) if isinstance(x, Tensor) else x for name, x in vars(self).items()})
 
     def check(self, epoch: int) -> None:
         """Raise FloatingPointError if the loss of a step was not finite. epoch counts from 0."""
@@ -47,7 +45,7 @@ class Tally:
 
     def means(self) -> dict:
         """What the history keeps of an epoch."""
-        ones = torch.as_tensor(self.ones) / self.steps
+        ones = self.ones / self.steps
         return {
             "loss": float(self.loss) / self.steps,
             "quantisation_gap": float(self.gap) / self.steps,

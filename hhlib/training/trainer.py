@@ -56,7 +56,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator().manual_seed(settings.seed)
         net, loss = networks.create(**self.record["model"]), losses.create(**self.record["loss"])
-        if self.recipe.pretrained and fresh and not isinstance(net, networks.Head):
+        if self.recipe.pretrained and fresh and not split.vectors_of:
             self.accelerator.print(networks.load_pretrained(net, self.settings.network))
         optimizer = setup.optimizer_for(net, loss, self.recipe)
         images = len(data.class_by_class(self.part, self.generator)) if self.recipe.balanced else loss.images_an_epoch
@@ -77,7 +77,7 @@ class Trainer:
         z = self.forward(x)  # (B, K), before squashing
         if self.loss.remembers:
             with torch.inference_mode():
-                remembered = together(self.copy(x))  # (B, K)  # pyrefly: ignore[not-callable], there is one
+                remembered = together(self.copy(x))  # (B, K), of the slowly moving copy
             self.loss.remember(remembered, index)
         loss = self.loss(z, labels, index)
         self.optimizer.zero_grad()
@@ -159,7 +159,7 @@ class Trainer:
         if self.net.img_size in (None, side):  # None: the head of a frozen backbone, which sees no images
             return
         setup.resize(self.net, side, self.optimizer, self.copies())
-        del self.forward  # an earlier wrapper would average the gradients a second time
+        self.forward = None  # an earlier wrapper would average the gradients a second time
         self.forward = setup.for_training(self.net, self.accelerator, self.recipe)
 
     def validate(self) -> dict[str, float]:
