@@ -63,10 +63,10 @@ def trained(folder, split):
     return run.history()["loss"].to_numpy(), run.model().state_dict()
 
 
-def test_pictures_from_worker_processes_or_memory_give_the_same_training(pictures, tmp_path):
+def test_pictures_from_files_or_memory_give_the_same_training(pictures, tmp_path):
     split = hh.data.load(pictures, size=32)
     pool = split.query.pool
-    loss, weights = trained(tmp_path / "workers", split)
+    loss, weights = trained(tmp_path / "files", split)
     other, others = trained(tmp_path / "memory", split.moved(replace(pool, images=pool.images[:])))
     assert other.tolist() == loss.tolist()
     assert all(torch.equal(weights[name], others[name]) for name in weights)
