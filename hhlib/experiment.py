@@ -25,6 +25,7 @@ from hhlib.settings import Settings, read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 PARTS = ("query", "train", "database", "validation")
 
@@ -165,7 +166,9 @@ class Experiment:
             self.__dict__.pop(name, None)  # what was looked at before training
         return self.run
 
-    def encode(self, what, *, net: network.Network | None = None) -> Tensor:
+    def encode(
+        self, what: "str | Path | Sequence | data.Part | Tensor | Image", *, net: network.Network | None = None
+    ) -> Tensor:
         """The network's outputs z (n, K) float32, on the CPU; a bit is z >= 0.
 
         Args:
@@ -228,7 +231,7 @@ class Experiment:
         """Multi-hot labels (n, C) of "query" and "database"."""
         return {part: self._part(part).labels.numpy() for part in ("query", "database")}
 
-    def score(self, query=None, database=None, **policy) -> dict:
+    def score(self, query: np.ndarray | None = None, database: np.ndarray | None = None, **policy) -> dict:
         """`metrics.evaluate` with these codes, or the run's own, and the run's labels; nothing is kept."""
         self.split.need_labels()
         query = self.codes["query"] if query is None else query

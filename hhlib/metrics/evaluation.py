@@ -1,6 +1,7 @@
 """Everything at once: one pass, one dict."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hhlib.common import check_choice, check_whole
 from hhlib.metrics import kernels
@@ -13,10 +14,10 @@ LOOKUP_RADIUS = 2  #: bits; the radius at which the field reports hash lookup
 
 
 def evaluate(
-    query_codes,
-    query_labels,
-    database_codes,
-    database_labels,
+    query_codes: ArrayLike,
+    query_labels: ArrayLike,
+    database_codes: ArrayLike,
+    database_labels: ArrayLike,
     *,
     bits: int | None = None,
     topk: int | None = None,
@@ -96,7 +97,7 @@ def evaluate(
     }
 
 
-def chance(query_labels, database_labels, *, topk: int | None = None) -> float:
+def chance(query_labels: ArrayLike, database_labels: ArrayLike, *, topk: int | None = None) -> float:
     """Expected mAP@k of codes that know nothing: all images tied, in random order.
 
     It is slightly above the share of relevant images, because AP looks only at the ranks of hits.
@@ -110,7 +111,7 @@ def chance(query_labels, database_labels, *, topk: int | None = None) -> float:
     return float(average_precision(counts.n_t, counts.r_t, topk)["expected"].mean())
 
 
-def leave_one_out_map(codes: np.ndarray, labels: np.ndarray, *, bits: int | None = None) -> float:
+def leave_one_out_map(codes: ArrayLike, labels: ArrayLike, *, bits: int | None = None) -> float:
     """Expected mAP of one set of at least 2 images, each a query whose database is all the others; see `evaluate`."""
     bits, (codes, labels) = check_case(bits, least=2, image=(codes, labels))
     counts = count(codes, labels, codes, labels, bits)
