@@ -25,7 +25,6 @@ from hhlib.settings import Settings, read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL.Image import Image
 
 PARTS = ("query", "train", "database", "validation")
 
@@ -166,9 +165,7 @@ class Experiment:
             self.__dict__.pop(name, None)  # what was looked at before training
         return self.run
 
-    def encode(
-        self, what: "str | Path | Sequence | data.Part | Tensor | Image", *, net: network.Network | None = None
-    ) -> Tensor:
+    def encode(self, what: Any, *, net: network.Network | None = None) -> Tensor:
         """The network's outputs z (n, K) float32, on the CPU; a bit is z >= 0.
 
         Args:
