@@ -12,8 +12,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LARGE := {'websocket_max_message_size': 104857600}# photographs above 10 MB reach the upload button
-PAGES := notebooks/*.ipynb notebooks/exercises/*.ipynb notebooks/exercises/solutions/*.ipynb
-STRIP := --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill cell.metadata.execution metadata.language_info.version"
 
 .PHONY: run lab batch course book browser verify versions audit test strip clean
 
@@ -33,10 +31,7 @@ book: .venv/installed-book
 	@$(BIN)/python tools/book.py
 
 test: .venv/installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify $(STRIP) $(PAGES)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python tools/stages.py $(ARGS)
 
 browser: .venv/installed-browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/browser -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
@@ -53,7 +48,7 @@ audit: .venv/installed-test
 	@$(BIN)/python tools/audit.py $(ARGS)
 
 strip: .venv/installed-test
-	$(BIN)/nbstripout $(STRIP) $(PAGES)
+	@$(BIN)/python tools/stages.py --strip
 
 clean:
 	rm -rf .venv build book/_build *.egg-info

@@ -12,7 +12,7 @@ import torch
 from timm.models.nest import blockify, deblockify
 from torch import Tensor, nn
 
-from hhlib.network import BlockAttention, evaluating
+from hhlib.network import BlockAttention, HybridHash, evaluating
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def capture(net: nn.Module, *, gradients: bool = False) -> Iterator[dict[str, Te
     maps: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def keep(module: nn.Module, inputs: tuple[Tensor], used: Tensor | None = None, *, name: str) -> None:
+    def keep(module: BlockAttention, inputs: tuple[Tensor], used: Tensor | None = None, *, name: str) -> None:
         maps[name] = module.weights(inputs[0]) if used is None else used
 
     with ExitStack() as undo:
@@ -42,13 +42,14 @@ def capture(net: nn.Module, *, gradients: bool = False) -> Iterator[dict[str, Te
             raise RuntimeError("no attention was captured: run a HybridHash network inside the block.")
 
 
-def block_attention(net: nn.Module, images: Tensor) -> dict[tuple[int, int], Tensor]:
+def block_attention(net: HybridHash, images: Tensor) -> dict[tuple[int, int], Tensor]:
     """Attention of all layers for normalised images: ``{(level, layer): (B, H, T, N, N)}``, both from 0."""
     return by_layer(net, _attention(net, images))
 
 
-def by_layer(net: nn.Module, maps: dict[str, Tensor]) -> dict[tuple[int, int], Tensor]:
+def by_layer(net: HybridHash, maps: dict[str, Tensor]) -> dict[tuple[int, int], Tensor]:
     """What `capture` collected, for the layers within blocks: ``{(level, layer): (B, H, T, N, N)}``."""
+    # pyrefly: ignore[bad-argument-type], a level of NesT
     places = [(i, j) for i, level in enumerate(net.levels) for j in range(len(level.transformer_encoder))]
     return {(i, j): maps[f"levels.{i}.transformer_encoder.{j}.attn"] for i, j in places}
 

@@ -33,7 +33,7 @@ def show(about: str, run: runs.Run, settings: Settings, needs: str = "") -> None
         lines += [("Missing", made_by, runs.command(settings))]
     table = runs.table(other for other in runs.find(settings.runs_dir) if other.path != run.path)
     name = "{dataset}, {method}, {network}, {bits} bits, seed {seed}: mAP {expected:.3f}"
-    others = {name.format(**row): row for row in table.to_dict("records")}
+    others = {name.format_map(row): row for row in table.to_dict("records")}
     if others:
         where = "choose one below" if settings.live else "page 13 compares them"
         lines += [("Other runs", f"{len(others)} in {settings.runs_dir}; {where}.", "")]

@@ -86,4 +86,4 @@ def classifier(x: np.ndarray, labels: np.ndarray) -> Pipeline:
 def answer(model: Pipeline, classes: int) -> Outputs:
     """What a fitted `classifier` of so many classes answers, as in `class_number`."""
     bits = max(1, (classes - 1).bit_length())
-    return lambda y: np.where(model.predict(y)[:, None] >> np.arange(bits) & 1, 1.0, -1.0)
+    return lambda y: np.where(np.asarray(model.predict(y))[:, None] >> np.arange(bits) & 1, 1.0, -1.0)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
-from typing import get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 MAX_BITS = 1024
 MAX_SIDE = 2048  #: of a picture, in pixels: far more than networks see, and one picture still takes only 50 MB
@@ -95,7 +95,7 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """The end of a message, such as " Did you mean 'bits'?"; empty where no known word is like this one."""
     found = difflib.get_close_matches(str(word), [str(name) for name in known], n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
@@ -103,7 +103,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def setting(default, help: str, check: Callable | None = None):
     """A field of a dataclass of settings: its default, its help text and, if need be, ``check(name, value)``."""
-    how = {"default_factory": default} if callable(default) else {"default": default}
+    how: dict[str, Any] = {"default_factory": default} if callable(default) else {"default": default}
     return dataclasses.field(**how, kw_only=True, metadata={"help": help, "check": check})
 
 

@@ -66,10 +66,11 @@ class Encoder(nn.Module, network.Published, library_name="hhlib", tags=["deep-ha
         frozen = network.kind(model["name"]) == "frozen"
         if not frozen and not mean:
             raise ValueError(f"mean is {mean!r}, but {model['name']} needs the three numbers of its training pictures.")
-        self.backbone = network.bare(model["name"], check_side("size", size)) if frozen else None
-        if frozen and self.backbone.num_features != model["dim"]:
-            raise ValueError(f"dim is {model['dim']}, but {model['name']} gives {self.backbone.num_features} numbers.")
         self.size = size if frozen else self.net.img_size
+        size = check_side("size", self.size)  # pyrefly: ignore[bad-argument-type], which refuses None
+        self.backbone = network.bare(model["name"], size) if frozen else None
+        if self.backbone is not None and self.backbone.num_features != model["dim"]:
+            raise ValueError(f"dim is {model['dim']}, but {model['name']} gives {self.backbone.num_features} numbers.")
         self.eval()
 
     @property
@@ -95,7 +96,7 @@ class Encoder(nn.Module, network.Published, library_name="hhlib", tags=["deep-ha
         with bf16:
             if self.backbone is None:
                 return retrieval.outputs_of(self.net, images, self.mean, self.std, self.flip)
-            return features.vectors_of(self.backbone, images, self.known, self.size)
+            return features.vectors_of(self.backbone, images, self.known, self.size)  # pyrefly: ignore[bad-argument-type]
 
     @torch.inference_mode()
     def look(self, images: Tensor) -> np.ndarray:
@@ -113,8 +114,8 @@ class Encoder(nn.Module, network.Published, library_name="hhlib", tags=["deep-ha
     @torch.inference_mode()
     def outputs(self, seen: np.ndarray) -> Tensor:
         """What `look` gives -> z (n, K) float32, on the CPU: the head on the vectors, if there is a backbone."""
-        seen = torch.from_numpy(np.array(seen, dtype=np.float32))
-        return seen if self.backbone is None else self.net(seen.to(self.device)).float().cpu()
+        z = torch.from_numpy(np.array(seen, dtype=np.float32))
+        return z if self.backbone is None else self.net(z.to(self.device)).float().cpu()
 
     def digest(self, *, looking: bool = False) -> str:
         """What codes depend on, as a digest: codes of different encoders must never be compared.
@@ -134,9 +135,11 @@ class Encoder(nn.Module, network.Published, library_name="hhlib", tags=["deep-ha
         more: what `card.md` shows beside the facts of the run: `origin` of the data, `files`, `check` of the formats.
         """
         license = self.known.license if self.known else "apache-2.0"
-        data = ModelCardData(**self._hub_mixin_info.model_card_data.to_dict() | dict(license=license))
-        centre = (self.known.mean, self.known.std) if self.backbone else (self.mean, self.std)
-        shown = dict(encoder=self, license=license, parameters=sum(x.numel() for x in self.parameters()))
+        about: dict[str, Any] = self._hub_mixin_info.model_card_data.to_dict() | dict(license=license)
+        data = ModelCardData(**about)
+        centre = (self.known.mean, self.known.std) if self.known and self.backbone else (self.mean, self.std)
+        parameters = sum(x.numel() for x in self.parameters())
+        shown: dict[str, Any] = dict(encoder=self, license=license, parameters=parameters)
         shown |= {name: [round(x, 4) for x in values] for name, values in zip(("mean", "std"), centre, strict=True)}
         return ModelCard.from_template(data, template_str=CARD.read_text(encoding="utf-8"), **shown, **more)
 
@@ -182,6 +185,7 @@ def see_with(encoder: Encoder, backbone: features.Backbone, *, trained_on: str |
             f"the head was trained on vectors of {trained_on}, but {backbone.name} with pictures of {backbone.size} "
             f"pixels gives {' or '.join(tags)}."
         )
+    assert encoder.backbone is not None  # see `Encoder`
     own = encoder.backbone.state_dict()  # all but the classifier
     network.fill(encoder.backbone, {name: x for name, x in backbone.net.state_dict().items() if name in own})
 

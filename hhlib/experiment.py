@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hhlib import data, features, locking, metrics, network, retrieval, runs, training
 from hhlib.common import Missing, resolve
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PARTS = ("query", "train", "database", "validation")
 
 
-def open(settings: str = "", /, **values: Any) -> "Experiment":  # noqa: A001, `hh.open` reads well
+def open(settings: str = "", /, **values: Any) -> "Experiment":
     """An experiment, by its settings: ``hh.open("erase=0 loss.alpha=0.2", dataset="cifar10", bits=16)``.
 
     Nothing is loaded or trained yet. See `hhlib.settings.read` for what can be given, `hhlib.settings.helps` for names.
@@ -142,12 +142,12 @@ class Experiment:
         return data.normalise(images.to(self.device), *self._statistics, self.split.image_size)
 
     @cached_property
-    def net(self) -> network.HybridHash:
+    def net(self) -> network.Network:
         """The trained network, on the device, in evaluation mode."""
         self.need("model.safetensors")
         return self.run.model().to(self.device)
 
-    def untrained(self, **options) -> network.HybridHash:
+    def untrained(self, **options) -> network.Network:
         """A network like this one's, but for `options`, with random weights drawn from the seed."""
         torch.manual_seed(self.settings.seed)
         return network.create(**training.model_of(self.inputs, self.settings) | options).to(self.device).eval()
@@ -164,7 +164,7 @@ class Experiment:
             self.__dict__.pop(name, None)  # what was looked at before training
         return self.run
 
-    def encode(self, what, *, net: nn.Module | None = None) -> Tensor:
+    def encode(self, what: Any, *, net: network.Network | None = None) -> Tensor:
         """The network's outputs z (n, K) float32, on the CPU; a bit is z >= 0.
 
         Args:
@@ -175,13 +175,15 @@ class Experiment:
         mean, std = self._statistics
         recipe = self.run.parameters["recipe"] if self.has("run.json") else vars(self.settings.recipe)
         how = dict(mean=mean, std=std, precision=self.precision, flip=recipe["flip_average"] and self.split.flip)
-        images = self._images(what) if self.backbone is None else self._vectors(self._images(what))
+        images = self._images(what)
+        if self.backbone is not None:
+            images = self._vectors(images, self.backbone)
         return retrieval.encode(self.net if net is None else net, images, **how)
 
-    def _vectors(self, images: data.Part | Tensor) -> data.Part | Tensor:
+    def _vectors(self, images: data.Part | Tensor, backbone: features.Backbone) -> data.Part | Tensor:
         """What the frozen backbone says: of a part, kept on disk; of new pictures, computed now."""
         if isinstance(images, Tensor):
-            return self.backbone(images)
+            return backbone(images)
         return images if len(images.pool.images.shape) == 2 else data.Part(self.inputs.query.pool, images.rows)
 
     def _images(self, what) -> data.Part | Tensor:
@@ -227,14 +229,15 @@ class Experiment:
         """Multi-hot labels (n, C) of "query" and "database"."""
         return {part: self._part(part).labels.numpy() for part in ("query", "database")}
 
-    def score(self, query=None, database=None, **policy) -> dict:
+    def score(self, query: np.ndarray | None = None, database: np.ndarray | None = None, **policy) -> dict:
         """`metrics.evaluate` with these codes, or the run's own, and the run's labels; nothing is kept."""
         self.split.need_labels()
         query = self.codes["query"] if query is None else query
         database = self.codes["database"] if database is None else database
         packed = query.dtype == database.dtype == np.uint8
-        how = dict(topk=self.settings.topk or self.split.protocol.topk, bits=self.settings.bits if packed else None)
-        return metrics.evaluate(query, self.labels["query"], database, self.labels["database"], **how | policy)
+        policy.setdefault("topk", self.settings.topk or self.split.protocol.topk)
+        policy.setdefault("bits", self.settings.bits if packed else None)
+        return metrics.evaluate(query, self.labels["query"], database, self.labels["database"], **policy)
 
     def evaluate(self, **policy) -> dict:
         """Score the codes, and keep the scores in metrics.json, with what must be said beside them.
@@ -293,7 +296,7 @@ class Experiment:
             return self
         return other
 
-    def explore(self, view: Callable, **choices: Iterable) -> None:
+    def explore(self, view: Callable, **choices: Sequence) -> None:
         """`widgets.explore`: menus over a drawing function where the notebook is live, plain figures elsewhere."""
         from hhlib import widgets
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hhlib import attention
 from hhlib.common import check_choice, check_whole
-from hhlib.network import evaluating
+from hhlib.network import HybridHash, evaluating
 
 #: Maps that `attribution` knows; the others must beat the last one.
 NAMES = ("occlusion", "gradient", "integrated gradients", "Grad-CAM", "weighted attention", "rollout", "random")
@@ -54,7 +54,7 @@ def score(z: Tensor, target: Tensor) -> Tensor:
     return (target * z).sum(dim=1)
 
 
-def attribution(net: nn.Module, x: Tensor, target: Tensor, name: str) -> Tensor:
+def attribution(net: HybridHash, x: Tensor, target: Tensor, name: str) -> Tensor:
     """The map of this name, one of `NAMES`: (B, S, S), larger where more of the score comes from."""
     check_choice("map", name, NAMES)
     if name == "rollout":
@@ -87,7 +87,7 @@ def integrated_gradients(net: nn.Module, x: Tensor, target: Tensor, *, steps: in
     return (x * slopes / steps).sum(dim=1)
 
 
-def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Tensor:
+def grad_cam(net: HybridHash, x: Tensor, target: Tensor, *, level: int = 1) -> Tensor:
     """Channels of a level that raise the score, weighted by how much: (B, S, S), 0 to 1 in each image.
 
     Selvaraju et al., "Grad-CAM", ICCV 2017, by grad-cam. Level 1 is half as fine as 0, but says more about the code.
@@ -99,12 +99,12 @@ def grad_cam(net: nn.Module, x: Tensor, target: Tensor, *, level: int = 1) -> Te
         cam = GradCAM(model=net, target_layers=[net.levels[level]])
         try:
             scores = [lambda z, t=t: score(z[None], t[None])[0] for t in target]
-            return torch.from_numpy(cam(x.clone().requires_grad_(), scores)).to(x)
+            return torch.from_numpy(cam(x.clone().requires_grad_(), scores)).to(x)  # pyrefly: ignore[bad-argument-type]
         finally:
             cam.activations_and_grads.release()
 
 
-def weighted_attention(net: nn.Module, x: Tensor, target: Tensor) -> Tensor:
+def weighted_attention(net: HybridHash, x: Tensor, target: Tensor) -> Tensor:
     """The attention that raises the score, followed down to the patches: (B, S, S), at least 0.
 
     After Chefer et al., "Generic Attention-model Explainability", ICCV 2021: in each layer, attention times the score's
@@ -141,7 +141,7 @@ def occlusion(net: nn.Module, x: Tensor, target: Tensor, *, squares: int = 8) ->
 
 @torch.no_grad()
 def removal_curves(
-    net: nn.Module, x: Tensor, importance: Tensor, *, insertion: bool = False, steps: int = 16, fill: str = "mean"
+    net: HybridHash, x: Tensor, importance: Tensor, *, insertion: bool = False, steps: int = 16, fill: str = "mean"
 ) -> Tensor:
     """Share of the code's bits that are kept while the image is removed, its most important squares first.
 

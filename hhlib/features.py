@@ -31,7 +31,7 @@ def vectors_of(net: nn.Module, images: Tensor, known: network.Facts, size: int) 
         how = dict(interpolation=InterpolationMode(known.interpolation), antialias=size < x.shape[-1])
         x = resize(x, [size, size], **how).clamp(0, 255)  # (B, 3, size, size)
     x = normalise(x, known.mean, known.std).contiguous(memory_format=torch.channels_last)
-    return net.forward_head(net.forward_features(x), pre_logits=True).float()
+    return net.forward_head(net.forward_features(x), pre_logits=True).float()  # pyrefly: ignore[not-callable], of timm
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Backbone:
     def net(self) -> nn.Module:
         """The network; loaded when first used. ConnectionError if its weights are out of reach."""
         net = network.pretrained(self.name, size=self.size)
-        return net.to(self.device, memory_format=torch.channels_last)
+        return net.to(self.device).to(memory_format=torch.channels_last)
 
     @property
     def dim(self) -> int:
         """Numbers D of a vector."""
-        return self.net.num_features
+        return self.net.num_features  # pyrefly: ignore[bad-return], of timm
 
     @cached_property
     def key(self) -> dict:
@@ -83,6 +83,7 @@ class Backbone:
     def _look(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) uint8 -> (B, D), by the backbone's own pooling."""
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16"):
+            # pyrefly: ignore[bad-argument-type], of no HybridHash
             return vectors_of(self.net, images.to(self.device), network.facts_of(self.name), self.size).cpu()
 
     def pool(self, pool: Pool, folder: str | Path) -> Pool:
@@ -99,7 +100,7 @@ class Backbone:
         images = pool.images
         # the pictures' names or, without any, their number: one folder serves every split of a data set
         on_disk = isinstance(images, ImageFiles)
-        names = [f"decoder {DECODER}", *pool.paths] if on_disk else [str(tuple(images.shape))]
+        names = [f"decoder {DECODER}", *(pool.paths or ())] if on_disk else [str(tuple(images.shape))]
         key = self.key | {"pictures": hashlib.sha256("\n".join(names).encode()).hexdigest()}
         name = f"{self.name}-{self.size}-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"
         shape = (len(pool.labels), self.dim)

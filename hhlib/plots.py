@@ -146,7 +146,7 @@ def training_curves(history: pd.DataFrame, *, epochs: int | None = None, nothing
 def distances(ax: Axes, distance: np.ndarray, similar: np.ndarray, bits: int, *, title: str = "") -> None:
     """Two piles of Hamming distances (pairs,), one of `similar` pairs (pairs,) bool, one of the others."""
     for which, colour, label in [(similar, RIGHT, "similar"), (~similar, WRONG, "dissimilar")]:
-        ax.hist(distance[which], np.arange(bits + 2) - 0.5, density=True, alpha=0.6, color=colour, label=label)
+        ax.hist(distance[which], [d - 0.5 for d in range(bits + 2)], density=True, alpha=0.6, color=colour, label=label)
     ax.axvline(bits / 2, color=GUIDE, linestyle=":", label="unrelated codes")
     ax.set(xlabel="Hamming distance (bits)", ylabel="share of pairs", title=title)
     ax.legend(title="pairs", fontsize=8, title_fontsize=8)

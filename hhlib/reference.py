@@ -55,6 +55,6 @@ def _verdicts(table: pd.DataFrame) -> np.ndarray:
     return np.select(cases, ["no reference", "yes", "tolerance not measured"], "no")
 
 
-def _plain(x: float) -> str:
+def _plain(x) -> str:
     """A number to read: whole ones as they are, others with four digits."""
     return "" if pd.isna(x) else f"{x:,.0f}" if x == round(x) else f"{x:,.4g}"

@@ -2,17 +2,17 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hhlib.common import check_choice, check_whole
 from hhlib.data import Part, check_pictures, loader, normalise
 from hhlib.metrics import pack_signs, unpack_signs
-from hhlib.network import evaluating
+from hhlib.network import Network, evaluating
 
 pack, unpack = pack_signs, unpack_signs  #: z (n, K) -> codes (n, ceil(K/8)) uint8, and back to (n, K) of -1 and +1
 
 
-def outputs_of(net: nn.Module, images: Tensor, mean: list[float], std: list[float], flip: bool) -> Tensor:
+def outputs_of(net: Network, images: Tensor, mean: list[float], std: list[float], flip: bool) -> Tensor:
     """Pictures (B, 3, S, S) uint8, on the network's device -> z (B, K) float32; see `encode`."""
     x = normalise(images, mean, std, net.img_size).contiguous(memory_format=torch.channels_last)
     seen = (x, x.flip(3)) if flip else (x,)
@@ -21,7 +21,7 @@ def outputs_of(net: nn.Module, images: Tensor, mean: list[float], std: list[floa
 
 @torch.inference_mode()
 def encode(
-    net: nn.Module,
+    net: Network,
     images: Part | Tensor,
     *,
     mean: list[float],
@@ -65,6 +65,10 @@ def search(query_codes: np.ndarray, database_codes, *, k: int) -> tuple[np.ndarr
     and not copied: it may be a memory map of a file larger than memory. Or it is an index from `build_index`, which may
     miss some. Returns (distances, rows): (q, k) int32 in bits, (q, k) int64. What an index did not find is row -1, at
     the end.
+
+    >>> distances, rows = search(pack([[1, 1, -1, 1]]), pack([[-1, -1, -1, 1], [1, 1, 1, 1], [1, 1, 1, -1]]), k=2)
+    >>> distances.tolist(), rows.tolist()  # the first and the last are equally far
+    ([[1, 2]], [[1, 0]])
     """
     import faiss
 

@@ -229,7 +229,7 @@ class Run:
             check_scores(scores)
         return scores
 
-    def model(self) -> networks.HybridHash:
+    def model(self) -> networks.Network:
         """The trained network, on the CPU, in evaluation mode."""
         record, weights = self.record, self.need("model.safetensors", "training")
         with reading(self.path / "run.json", "the record of a network"):
@@ -255,7 +255,7 @@ class Run:
         with reading(path, "the codes of a database"):
             return check_packed("codes", codes, self.parameters["bits"])
 
-    def save_codes(self, name: str = "codes.npz", /, **arrays: np.ndarray) -> None:
+    def save_codes(self, name: str = "codes.npz", /, **arrays: Any) -> None:
         """Store what `codes` reads or, as database_codes.npz with the array "codes", what `database_codes` reads."""
         with atomic(self.path / name) as draft:
             np.savez_compressed(draft, **arrays)

@@ -96,7 +96,7 @@ def evaluate(given: argparse.Namespace) -> tuple[dict, str]:
     return answer, "\n".join(lines)
 
 
-def _experiment(given: argparse.Namespace) -> "hh.Experiment":
+def _experiment(given: argparse.Namespace) -> hh.Experiment:
     others = {name: value for name, value in USUAL.items() if name not in dict(given.parameter)}
     return hh.open(hh.settings.words(given.parameter), dataset=str(_path(given.folder)), **others)
 

@@ -1,7 +1,7 @@
 """Menus over a plain drawing function. The only file that imports ipywidgets."""
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from html import escape
 from io import BytesIO
 
@@ -18,7 +18,7 @@ SHARP = 2  #: pixels of a picture per pixel of the page, for fine screens
 MARGIN = 4  #: pixels of white around a figure, which is all that parts it from a dark page
 
 
-def explore(view: Callable, *, live: bool, **choices: Iterable) -> None:
+def explore(view: Callable, *, live: bool, **choices: Sequence) -> None:
     """Call ``view(**values)``: with menus if `live`, else plainly, so that the figure is ordinary output.
 
     A view is a function of plain values that draws from what is already computed, and returns nothing. `choices` are
@@ -44,7 +44,7 @@ def _at_once(view: Callable, values: dict) -> None:
     display.display(display.HTML("".join(html)))
 
 
-def control(name: str, values: Iterable):
+def control(name: str, values: Sequence):
     """The widget for one argument of a view: a menu, or a number field for a range of step 1; none for one value.
 
     Both have a name for a screen reader, which sliders do not have.

@@ -39,9 +39,11 @@ def objective(loss, V=None):
             similar = bool((loss.Y[row] * loss.Y[j]).sum() > 0)
             product = u[i] @ V[j]
             total += (product - loss.bits * (1.0 if similar else -loss.r)) ** 2
-            if getattr(loss, "tau", None) is not None:
+            if hasattr(loss, "threshold"):
                 side = 1 if similar else -1
-                total += loss.weight() * torch.nn.functional.softplus(1 - side * (loss.tau - (loss.bits - product) / 2))
+                total += loss.weight() * torch.nn.functional.softplus(
+                    1 - side * (loss.threshold - (loss.bits - product) / 2)
+                )
     if hasattr(loss, "W"):
         total += loss.mu * (loss.Y - V @ loss.W).square().sum() + loss.nu * loss.W.square().sum()
     return total.item()

@@ -32,7 +32,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         0.0,
     )  # bytes before the asked ones; whether it says how many; seconds per 10 bytes
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         start = self.headers.get("Range")
         type(self).asked.append((self.path, start))
         if self.path == "/loop":

@@ -204,7 +204,7 @@ def test_the_bar_says_what_is_missing_and_offers_other_runs(bar, tmp_path):
     _, *lines = shown[-1]["text/plain"].splitlines()
     assert [line.split(":")[0] for line in lines] == ["dataset", "bits", "settings"]
     values = {}
-    exec("\n".join(lines), values)  # noqa: S102
+    exec("\n".join(lines), values)
     again = hh.open(values["settings"], dataset=values["dataset"], bits=values["bits"], live=False, **where)
     assert again.run.path == tmp_path / "cifar10" / "hybridhash-micro-64bits-seed0"
     shown, menus = bar(again)

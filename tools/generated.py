@@ -194,6 +194,19 @@ def kills(_: str) -> str:
 # ---- benchmarks/README.md
 
 
+def determinism(_: str) -> str:
+    """What changes a result: a line for each claim, with the files that prove it."""
+    rows = kept("determinism", keep_default_na=False).itertuples()
+    head = "of", "what changes", "result", "", "proof"
+    return markdown(head, ((r.of, r.what, r.result, r.note, proving_files(r.proof)) for r in rows))
+
+
+def proving_files(proof: str) -> str:
+    """The files of a proof, each once."""
+    files = dict.fromkeys(one.partition("::")[0] for one in proof.split("; "))
+    return proof if proof == "not run" else ", ".join(f"`{Path(file).name}`" for file in files)
+
+
 def benchmarks(_: str) -> str:
     """Reading pictures and scoring, the kit's way against the plain way."""
     rows = timed().query("script != 'training.py'")
@@ -302,5 +315,6 @@ PAGES: dict[str, dict[str, Callable]] = {
     "README.zh.md": README_ZH,
     "results/README.md": {f.__name__: f for f in (explanations, first_recipe, families, nested, fair, whole_networks)}
     | {"memory": memory, "exports": exports, "kills": kills},
-    "benchmarks/README.md": {f.__name__: f for f in (benchmarks, training, method_steps, scale, scale_codes, rerank)},
+    "benchmarks/README.md": {f.__name__: f for f in (benchmarks, training, method_steps, determinism)}
+    | {f.__name__: f for f in (scale, scale_codes, rerank)},
 }

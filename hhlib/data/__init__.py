@@ -79,6 +79,9 @@ def load(
 
     Raises ValueError for an unknown data set, a bad seed or size, or a file that is not what it should be;
     FileNotFoundError if something is missing, with the place where it belongs.
+
+    >>> load("digits", seed=0).sizes
+    {'query': 200, 'train': 1000, 'database': 597}
     """
     name, folder = short_name(dataset), resolve("data" if root is None else root)
     check_whole("seed", seed, 0)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def audit(split: Split, *, protocol: str | None = None, content: bool | None = N
     right = right_answers(split.query, split.database)
     per_class = {name: part.labels.sum(dim=0) for name, part in parts.items()}  # (C,) images
     per_image = {name: part.labels.sum(dim=1) for name, part in parts.items()}  # (n,) labels
-    facts = {
+    facts: dict[str, Any] = {
         "sizes": split.sizes,
         "fingerprint": split.fingerprint(),
         "lists": {name: _list_digest(part) for name, part in parts.items()},

@@ -74,8 +74,8 @@ def normalise(images: Tensor, mean: list[float], std: list[float], size: int | N
 
     `size` is the side to scale to, in pixels (bilinear; antialiased where it shrinks); None leaves S.
     """
-    mean, std = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
-    images = (images.float() / 255 - mean) / std
+    m, s = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+    images = (images.float() / 255 - m) / s
     # Scaling keeps means, so it may come last; the arithmetic above then works on fewer pixels where it enlarges.
     return images if size is None else resize(images, [size, size], antialias=size < images.shape[-1])
 

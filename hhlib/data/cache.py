@@ -46,7 +46,7 @@ def facts_of(images: ImageFiles | Tensor) -> np.ndarray:
     if isinstance(images, ImageFiles):
         rows = range(len(images))
         return np.array([fact_of(images.file(row)) for row in rows], dtype="<u8")  # raises for a missing picture
-    told = (hashlib.blake2b(picture.numpy(), digest_size=8).digest() for picture in images)
+    told = (hashlib.blake2b(picture.numpy().tobytes(), digest_size=8).digest() for picture in images)
     return np.frombuffer(b"".join(told), dtype="<u8")
 
 

@@ -20,7 +20,7 @@ from hhlib.common import check_whole, resolve
 from hhlib.data.reading import brief
 
 #: What Pillow may open, whatever a file is called: no PostScript, which would start another program. JPEG includes MPO.
-FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"] + ["AVIF"] * features.check("avif")
+FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"] + ["AVIF"] * bool(features.check("avif"))
 #: Extensions that count as pictures.
 EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 EXTENSIONS |= {".ppm", ".pgm", ".pbm", ".pnm"} | ({".avif"} if "AVIF" in FORMATS else set())
@@ -209,7 +209,7 @@ def _in_colour(image: Image.Image) -> Image.Image:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     """What turns a loaded picture upright, by its EXIF orientation; None if that cannot be read."""
     try:
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # cameras and editors write EXIF that is broken in many ways; the pixels are fine
         return None
 

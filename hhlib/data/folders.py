@@ -122,7 +122,7 @@ def _what(entry: os.DirEntry, path: str) -> tuple[str, str]:
         return "trouble", f"{OTHER_FORMATS[extension]} files, which must be converted to JPEG or PNG"
     if extension not in EXTENSIONS:
         return "ignored", "files of other types"
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(facts.st_mode):  # pyrefly: ignore[unbound-name], its extension is in EXTENSIONS
         return "trouble", "pipes or devices"
     return ("picture", "") if facts.st_size else ("trouble", "empty files")
 

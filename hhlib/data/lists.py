@@ -164,10 +164,11 @@ def find_lists(folder: Path) -> dict[str, Path]:
     """The three list files in a folder, by part; raises FileNotFoundError for the first that is missing."""
     found = {}
     for part, name in LIST_NAMES.items():
-        found[part] = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-        if not found[part]:
+        path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+        if path is None:
             raise Missing(f"{folder / name} is missing (and {name}.gz too), but a split is test.txt (the "
                                     "queries), train.txt and database.txt.")  # fmt: skip
+        found[part] = path
     return found
 
 

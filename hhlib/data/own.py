@@ -39,7 +39,7 @@ def own_split(
     part = {name: Part(pool, found) for name, found in rows.items() if len(found)}
     asks = part.get("query") or part.pop("validation", Part(pool, rows["query"]))
     learns = part.get("train", Part(pool, rows["train"]))
-    folders = ", ".join(dict.fromkeys(path.split("/")[0] for path in pool.paths))
+    folders = ", ".join(dict.fromkeys(path.split("/")[0] for path in pool.paths or ()))
     about = "" if "database" in part else "; the database is the training set itself"
     warnings.warn(f"{dataset}: its folders {folders} are taken as the split{about}.", stacklevel=3)
     about = f"Split by the folders {folders}{about}."
@@ -99,6 +99,8 @@ def _complain(root: Path, trouble: dict[str, list[str]], skip: bool) -> None:
 def _read_table(table: Path, *, size: int, skip: bool, verdicts: Path) -> tuple[Pool, None]:
     """`table_pool`, with all pictures opened."""
     pool = table_pool(table, size=size, skip=skip)
+    assert isinstance(pool.images, ImageFiles)
+    assert pool.paths is not None
     trouble = unusable(pool.images.root, pool.paths, verdicts)
     _complain(table, trouble, skip)
     wrong = {path for which in trouble.values() for path in which}

@@ -133,7 +133,7 @@ def split_unseen(
     if isinstance(unseen, numbers.Real):
         drawn = _lowest(_drawn(classes, seed), _count("unseen", unseen, len(classes)))
         unseen = [classes[i] for i in np.flatnonzero(drawn)]
-    unseen = [unseen] if isinstance(unseen, str) else list(unseen)
+    unseen = [unseen] if isinstance(unseen, str) else list(unseen)  # pyrefly: ignore[bad-argument-type], no number
     for given in unseen:
         if given not in classes:
             raise ValueError(f"unseen names {given!r}, but the classes are {', '.join(classes)}.")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -45,7 +46,7 @@ class Part(Dataset):
     `labels` (n, C) is there without reading images; `rows` (n,) int64 are the images' rows in the pool: their identity.
     """
 
-    def __init__(self, pool: Pool, rows: np.ndarray):
+    def __init__(self, pool: Pool, rows: np.ndarray | Tensor):
         self.pool, self.rows = pool, torch.as_tensor(np.asarray(rows), dtype=torch.int64)
         self.labels = pool.labels[self.rows]
 
@@ -55,7 +56,7 @@ class Part(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
         return self.pool.images[self.rows[index]], self.labels[index], index
 
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Many at once, without a loop if in memory: (B, 3, S, S) uint8, (B, C) uint8, (B,) int64."""
         index = torch.as_tensor(indices, dtype=torch.int64)
         return self.pool.images[self.rows[index]], self.labels[index], index
@@ -67,7 +68,7 @@ class Part(Dataset):
         """The images' names in list files."""
         return [*map(self.pool.path, self.rows.tolist())]
 
-    def subset(self, indices: np.ndarray) -> "Part":
+    def subset(self, indices: Sequence[int] | np.ndarray | Tensor) -> "Part":
         """The part made of these rows of this part; indices start again at 0."""
         return Part(self.pool, self.rows[torch.as_tensor(np.asarray(indices))])
 
@@ -177,7 +178,7 @@ def zeros(images: int, classes: int, place: str) -> np.ndarray:
     return np.zeros((images, classes), dtype=np.uint8)
 
 
-def one_hot(numbers: np.ndarray, num_classes: int) -> Tensor:
+def one_hot(numbers: ArrayLike, num_classes: int) -> Tensor:
     """Class numbers (n,) -> one-hot labels (n, C) uint8."""
     return torch.from_numpy(np.eye(num_classes, dtype=np.uint8)[np.asarray(numbers)])
 
@@ -200,8 +201,8 @@ def listed_pool(root: Path, paths: list[str], labels: np.ndarray, classes: list[
     if gaps := [path for path in paths if path not in there]:
         lacking = f"{len(gaps):,} {listed} gap is {gaps[0]}); this is not the published split."
         warnings.warn(f"{root} lacks {lacking}", stacklevel=3)
-    labels, paths = torch.from_numpy(labels[labelled[kept]]), [paths[row] for row in kept]
-    return Pool(ImageFiles(root, paths, size), labels, classes, flip=True, paths=paths)
+    paths, found = [paths[row] for row in kept], torch.from_numpy(labels[labelled[kept]])
+    return Pool(ImageFiles(root, paths, size), found, classes, flip=True, paths=paths)
 
 
 def check_disjoint(split: Split) -> None:

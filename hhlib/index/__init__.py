@@ -92,7 +92,7 @@ def build(
     return index
 
 
-def open(where: str | Path, *, device: str = "auto") -> Index:  # noqa: A001, `hh.index.open` reads well
+def open(where: str | Path, *, device: str = "auto") -> Index:
     """An index on disk.
 
     Raises:

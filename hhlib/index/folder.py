@@ -10,7 +10,7 @@ Changes are on disk when they return; `Index.save` makes a copy elsewhere.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
@@ -134,6 +134,13 @@ class Index:
             "/", [str(resolve(path)) for path in ([what] if isinstance(what, str | Path) else what)], size
         )
         return (files[start : start + encoding.BATCH] for start in range(0, len(files), encoding.BATCH))
+
+    @overload
+    def search(self, query: str | Path | Image.Image, k: int = 10, *, rerank: int = 0) -> list[Hit]: ...
+    @overload
+    def search(self, query: list | Tensor, k: int = 10, *, rerank: int = 0) -> list[list[Hit]]: ...
+    @overload
+    def search(self, query: Coded, k: int = 10, *, rerank: int = 0) -> list[Hit] | list[list[Hit]]: ...
 
     def search(self, query, k: int = 10, *, rerank: int = 0) -> list[Hit] | list[list[Hit]]:
         """The k pictures that are nearest to a query; a list of such lists for a list of queries.

@@ -66,6 +66,10 @@ def create(name: str, *, bits: int, num_classes: int, train_size: int, **given) 
 
     given: hyper-parameters that differ from the method's defaults, see `hyperparameters`. Raises ValueError for an
     unknown method or hyper-parameter, or a bad value.
+
+    >>> csq = create("csq", bits=16, num_classes=10, train_size=1000)
+    >>> csq(torch.zeros(2, 16), torch.eye(10)[:2], torch.arange(2)).item() > 0
+    True
     """
     check_hyperparameters(name, given)
     sizes = dict(bits=bits, num_classes=num_classes, train_size=train_size)

@@ -91,7 +91,7 @@ class ADSHLoss(Method, family="asymmetric", knob="gamma"):
             self._solve_rows(V, wanted, U.T @ U, U=U, similar=similar, rows=rows)
             self.V[rows] = V
 
-    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, **_) -> None:
+    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, **more: Tensor) -> None:
         """Set each column of V (n', K), in place, to the sign of wanted - V^ G^, both without that column and row."""
         for k in range(self.bits):
             x = wanted[:, k] - (V @ G[:, k] - V[:, k] * G[k, k])
@@ -125,26 +125,27 @@ class ADMHStyleLoss(ADSHLoss, knob="tau"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.tau = self.bits / 4 if self.tau is None else self.tau
+        self.threshold = self.bits / 4 if self.tau is None else self.tau
 
     def weight(self) -> float:
         """mu; by default, what makes both sums equal for random codes: all products are 0, so d = K / 2."""
         if self.mu is not None:
             return self.mu
         similar = float(self.r / (1 + self.r))  # share of similar pairs
-        margins = [math.log1p(math.exp(1 + side * (self.bits / 2 - self.tau))) for side in (1, -1)]
+        margins = [math.log1p(math.exp(1 + side * (self.bits / 2 - self.threshold))) for side in (1, -1)]
         return self.bits**2 * float(self.r) / (similar * margins[0] + (1 - similar) * margins[1])
 
     def pairs(self, products: Tensor, similar: Tensor) -> Tensor:
         """What each pair adds to J, from its product <u_i, v_j>; any shape."""
         d = (self.bits - products) / 2
-        margin = F.softplus(1 - torch.where(similar, 1.0, -1.0) * (self.tau - d))
+        margin = F.softplus(1 - torch.where(similar, 1.0, -1.0) * (self.threshold - d))
         return super().pairs(products, similar) + self.weight() * margin
 
-    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, *, U: Tensor, similar: Tensor, **_) -> None:
+    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, **more: Tensor) -> None:
         """Flip each bit of V (n', K), in place, if J falls. The part of the squares has a closed form."""
+        U, similar = more["U"], more["similar"]
         side, mu = torch.where(similar, 1.0, -1.0).to(V.dtype), self.weight()  # epsilon, (n', m)
-        x = 1 - side * (self.tau - (self.bits - V @ U.T) / 2)  # (n', m), the arguments of softplus
+        x = 1 - side * (self.threshold - (self.bits - V @ U.T) / 2)  # (n', m), the arguments of softplus
         margin = F.softplus(x).sum(dim=1)  # (n',)
         for k in range(self.bits):
             v = V[:, k]
@@ -194,9 +195,9 @@ class JLDSHStyleLoss(ADSHLoss, knob="mu"):
         self.W.copy_(self.ridge())
         super().solve()
 
-    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, *, rows: Tensor, **_) -> None:
+    def _solve_rows(self, V: Tensor, wanted: Tensor, G: Tensor, **more: Tensor) -> None:
         """As in ADSH, with the part of the ridge regression."""
-        super()._solve_rows(V, wanted + self.mu * self.Y[rows] @ self.W.T, G + self.mu * self.W @ self.W.T)
+        super()._solve_rows(V, wanted + self.mu * self.Y[more["rows"]] @ self.W.T, G + self.mu * self.W @ self.W.T)
 
     def settle(self, z: Tensor, labels: Tensor) -> None:
         """As in ADSH; both classifiers fit the codes."""

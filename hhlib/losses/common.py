@@ -50,6 +50,10 @@ class Method(nn.Module):
         self.check(z, labels, index)
         return self.of_codes(self.squash(z), labels, index)
 
+    def of_codes(self, u: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        """The loss of relaxed codes u (B, K), a scalar; a method defines it, or `forward`."""
+        raise NotImplementedError
+
     def check(self, z: Tensor, labels: Tensor, index: Tensor) -> None:
         """Raise ValueError unless there is a row per index, a column per bit and per class."""
         wanted = (len(index), self.bits), (len(index), self.num_classes)

@@ -1,6 +1,7 @@
 """Everything at once: one pass, one dict."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hhlib.common import check_choice, check_whole
 from hhlib.metrics import kernels
@@ -13,10 +14,10 @@ LOOKUP_RADIUS = 2  #: bits; the radius at which the field reports hash lookup
 
 
 def evaluate(
-    query_codes,
-    query_labels,
-    database_codes,
-    database_labels,
+    query_codes: ArrayLike,
+    query_labels: ArrayLike,
+    database_codes: ArrayLike,
+    database_labels: ArrayLike,
     *,
     bits: int | None = None,
     topk: int | None = None,
@@ -53,6 +54,12 @@ def evaluate(
     Raises:
         ValueError: before any work, for shapes that do not fit and values that would give a silently wrong number:
             codes with NaN, without a negative number or with spare bits set; labels other than described; no images.
+
+    Of three images, two share the query's code, and only one of these its class; which comes first is luck:
+
+    >>> scores = evaluate([[1, 1]], [0], [[1, 1], [1, 1], [-1, 1]], [0, 1, 0])["map"]
+    >>> [round(scores[name], 3) for name in ("worst", "expected", "best")]
+    [0.583, 0.708, 0.833]
     """
     check_choice("denominator", denominator, DENOMINATORS)
     check_choice("no_match", no_match, ("zero", "drop"))
@@ -63,7 +70,7 @@ def evaluate(
         arrays = _without_unlabelled(*arrays)
     database = len(arrays[2])
     k = min(topk or database, database)
-    counts = count(*arrays, bits, device)
+    counts = count(*arrays, bits=bits, device=device)
     n_t, r_t = counts.n_t, counts.r_t
     ap = average_precision(n_t, r_t, k, denominator)
     if database_order:
@@ -90,10 +97,13 @@ def evaluate(
     }
 
 
-def chance(query_labels, database_labels, *, topk: int | None = None) -> float:
+def chance(query_labels: ArrayLike, database_labels: ArrayLike, *, topk: int | None = None) -> float:
     """Expected mAP@k of codes that know nothing: all images tied, in random order.
 
     It is slightly above the share of relevant images, because AP looks only at the ranks of hits.
+
+    >>> round(chance([0], [0, 1, 0]), 3)
+    0.806
     """
     tables = check_labels(**{"query labels": query_labels, "database labels": database_labels})
     alike = (part for table in tables for part in (np.zeros((len(table), 1), np.uint8), table))
@@ -101,7 +111,7 @@ def chance(query_labels, database_labels, *, topk: int | None = None) -> float:
     return float(average_precision(counts.n_t, counts.r_t, topk)["expected"].mean())
 
 
-def leave_one_out_map(codes: np.ndarray, labels: np.ndarray, *, bits: int | None = None) -> float:
+def leave_one_out_map(codes: ArrayLike, labels: ArrayLike, *, bits: int | None = None) -> float:
     """Expected mAP of one set of at least 2 images, each a query whose database is all the others; see `evaluate`."""
     bits, (codes, labels) = check_case(bits, least=2, image=(codes, labels))
     counts = count(codes, labels, codes, labels, bits)

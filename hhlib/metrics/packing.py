@@ -13,6 +13,9 @@ def pack_signs(codes: ArrayLike, *, name: str = "codes") -> np.ndarray:
     """(n, K) numbers or bool -> (n, ceil(K/8)) uint8, bit = 1 where the number is >= 0 (so zero counts as +1) or True.
 
     Raises ValueError for numbers that are not finite, codes of 0 and 1 (give 2 * codes - 1, or bool), or packed codes.
+
+    >>> pack_signs([[0.3, -1.2, 0.0, 2.0]])  # 1011, then zeros up to a whole byte
+    array([[176]], dtype=uint8)
     """
     codes = as_array(name, codes, 2)
     check_bits(codes.shape[1])
@@ -38,7 +41,11 @@ def words(packed: np.ndarray) -> np.ndarray:
 
 
 def hamming(a: ArrayLike, b: ArrayLike) -> np.ndarray:
-    """All distances between packed codes, (q, bytes) and (n, bytes) uint8 -> (q, n) uint16, in bits."""
+    """All distances between packed codes, (q, bytes) and (n, bytes) uint8 -> (q, n) uint16, in bits.
+
+    >>> hamming(pack_signs([[1, 1, -1, 1]]), pack_signs([[1, 1, 1, 1], [-1, -1, -1, 1]]))
+    array([[1, 2]], dtype=uint16)
+    """
     a = check_packed("codes a", a)
     a, b = words(a), words(check_packed("codes b", b, 8 * a.shape[1]))
     distance = np.zeros((len(a), len(b)), dtype=np.uint16)
@@ -118,7 +125,7 @@ def _label_values(name: str, labels: np.ndarray) -> np.ndarray:
     return flags
 
 
-def as_array(name: str, values: ArrayLike, ndim: int | None = None, least: int = 1) -> np.ndarray:
+def as_array(name: str, values, ndim: int | None = None, least: int = 1) -> np.ndarray:
     """A list, an array or a torch tensor on any device as an array of real numbers or bool, of `least` rows or more."""
     if hasattr(values, "detach"):
         values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).detach().cpu()

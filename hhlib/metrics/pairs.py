@@ -37,7 +37,7 @@ def count(query_codes, query_labels, database_codes, database_labels, bits: int,
     if device == "cpu":
         table = kernels.count_gains(*laid_out(*arrays), bits, most)
     else:
-        table = count_by_products(*arrays, bits, most, device)
+        table = count_by_products(*arrays, bits=bits, most=most, device=device)
     gains = np.arange(most + 1)
     n_t, shared = (table.sum(axis=axis, dtype=np.int64) for axis in (2, 1))
     return Counts(n_t, n_t - table[:, :, 0], table @ gains.astype(float), table @ (2.0**gains - 1), shared)

@@ -65,8 +65,8 @@ def average_precision(n_t: np.ndarray, r_t: np.ndarray, topk: int | None = None,
     ap = divide(sums, by)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, total + 1)))])
     query, t = np.nonzero(~whole & (k > N))  # the group that the cut divides, where there is one
-    group = (part[query, t] for part in (N, R, n_t, r_t))
-    ap[:, query] = _cut_groups(*group, k, sums[:, query], by[query] * (denominator != "found"), H, log_factorial)
+    N, R, n, r = (part[query, t] for part in (N, R, n_t, r_t))
+    ap[:, query] = _cut_groups(N, R, n, r, k, sums[:, query], by[query] * (denominator != "found"), H, log_factorial)
     return dict(zip(("expected", "best", "worst"), np.minimum(ap, 1), strict=True))  # a perfect list gave 1 + 4e-16
 
 

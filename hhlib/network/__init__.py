@@ -17,6 +17,7 @@ from hhlib.network.parts import (
 from hhlib.network.presets import (
     PRESETS,
     TUNED,
+    Network,
     check_hybridhash,
     check_options,
     check_pretrained,

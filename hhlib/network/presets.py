@@ -30,6 +30,7 @@ PRETRAINED = ("base", "small", "tiny")  #: networks of NesT's sizes
 #: Arguments of a network that are not options, because other settings say what they are.
 SET_ELSEWHERE = ("bits", "img_size", "in_chans", "drop_path_rate", "backbone", "dim", "hidden", "dropout")
 BUILT = {"hybridhash": HybridHash, "tuned": TimmHash, "frozen": Head}  #: class by kind
+Network = HybridHash | Head | TimmHash  #: of any kind
 TUNED = "timm:"  #: before the name of a network that is trained as a whole
 
 
@@ -80,7 +81,7 @@ def facts_of(name: str) -> Facts | None:
     return None if kind(name) == "hybridhash" else facts(name.removeprefix(TUNED), weights=False)
 
 
-def create(name: str, *, bits: int, **arguments) -> HybridHash | Head | TimmHash:
+def create(name: str, *, bits: int, **arguments) -> Network:
     """Build a network by name, with random weights; `arguments` are those of its class.
 
     ``create("micro", bits=32, img_size=64)``, ``create("lite0", bits=32, dim=1280)``, ``create("timm:lite0", bits=8)``

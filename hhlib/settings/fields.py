@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from hhlib import common, data, losses
 from hhlib import network as networks
@@ -106,12 +107,12 @@ class Settings:
 
 
 #: Photographs of 224 pixels: batch, epochs and shift of the released code, our optimizer. Not run yet.
-_PHOTOGRAPHS = dict(epochs=12, batch_size=64, learning_rate=1e-4, shift=16, validate_every=3)
-_SMALL = dict(optimizer="muon", learning_rate=2e-3, net=dict(stem="conv"))
+_PHOTOGRAPHS: dict[str, Any] = dict(epochs=12, batch_size=64, learning_rate=1e-4, shift=16, validate_every=3)
+_SMALL: dict[str, Any] = dict(optimizer="muon", learning_rate=2e-3, net=dict(stem="conv"))
 _CIFAR10 = _SMALL | dict(epochs=48, batch_size=128, warmup=0.08, erase=8, drop_path=0.1)
 _CIFAR10 |= dict(flip_average=True, validate_every=6)
 #: What each data set changes in `Recipe`, found with the micro network on two CPU cores; at most an hour there.
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "digits": _SMALL | dict(epochs=10, batch_size=40, shift=3),
     "shapes": dict(epochs=20, batch_size=16, validate_every=5),
     "cifar10": _CIFAR10,
@@ -119,16 +120,16 @@ RECIPES = {
     "cifar10-2": _CIFAR10 | dict(epochs=19, small_epochs=6, validation=0.04, validate_every=4),
 }
 
+_STILL: dict[str, Any] = dict(shift=0, flip=False)
 #: A head on the vectors of a frozen backbone: seconds on two CPU cores.
-_HEAD = dict(epochs=20, batch_size=64, learning_rate=1e-3, shift=0, flip=False, pretrained=True, validate_every=5)
+_HEAD: dict[str, Any] = _STILL | dict(epochs=20, batch_size=64, learning_rate=1e-3, pretrained=True, validate_every=5)
 #: A pretrained network trained as a whole: half an hour for CIFAR-10 on two CPU cores.
-_TUNED = dict(epochs=12, batch_size=32, learning_rate=5e-4, pretrained=True, drop_path=0.1)
+_TUNED: dict[str, Any] = dict(epochs=12, batch_size=32, learning_rate=5e-4, pretrained=True, drop_path=0.1)
 
 #: What the authors' training script and their one log show, for photographs and in mixed precision. They choose the
 #: epoch on the queries; add choose=queries for that. For CIFAR-10 they neither shift nor mirror.
-RELEASED = dict(epochs=12, batch_size=64, optimizer="rmsprop", learning_rate=2.5e-5, schedule="constant") | dict(
-    weight_decay=1e-5, clip=0.0, shift=16, drop_path=0.5, pretrained=True, validate_every=3
-)
+RELEASED: dict[str, Any] = dict(epochs=12, batch_size=64, optimizer="rmsprop", learning_rate=2.5e-5, clip=0.0)
+RELEASED |= dict(schedule="constant", weight_decay=1e-5, shift=16, drop_path=0.5, pretrained=True, validate_every=3)
 
 
 def recipe_for(dataset: str, *, method: str = "hybridhash", network: str = "micro", start: str = "ours") -> Recipe:
@@ -142,14 +143,14 @@ def recipe_for(dataset: str, *, method: str = "hybridhash", network: str = "micr
         start: "ours", found for this data set, or "released", the authors'.
     """
     if check_choice("recipe", start, ("ours", "released")) == "released":
-        return Recipe(**RELEASED | (dict(shift=0, flip=False) if dataset in RECIPES else {}))
+        return Recipe(**RELEASED | (_STILL if dataset in RECIPES else {}))
     small = network == "micro" and dataset not in data.names()
     recipe, wants = Recipe(**RECIPES.get(dataset, _CIFAR10 if small else _PHOTOGRAPHS)), losses.method(method)
     if (kind := networks.kind(network)) == "frozen":
         recipe = Recipe(**_HEAD)
     elif kind == "tuned":
         shown = dict(shift=recipe.shift, flip=recipe.flip, erase=recipe.erase)  # what pictures of this kind allow
-        recipe = Recipe(**_TUNED | shown)
+        recipe = replace(Recipe(**_TUNED), **shown)
     rate = recipe.learning_rate * wants.learning_rate_share
     parts = dict(recipe.net) if network == "micro" else {}  # other sizes have pretrained weights, which must fit
     return replace(recipe, learning_rate=rate, loss=dict(wants.recommended), net=parts)

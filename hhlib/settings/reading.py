@@ -50,6 +50,9 @@ def read(text: str = "", **values: Any) -> Settings:
 
     Raises:
         ValueError: for a name that does not exist, a value that does not fit, or two values for one name.
+
+    >>> read("bits=16 loss.alpha=0.2").recipe.loss
+    {'alpha': 0.2}
     """
     try:
         return _read(_by_full_name([*split(text), *values.items()]))

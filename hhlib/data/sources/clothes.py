@@ -59,6 +59,6 @@ def clothes(root: Path, size: int, *, queries: str = "test") -> Pool:
     classes = sorted({path.split("/")[1] for path in paths})
     labels = one_hot([classes.index(path.split("/")[1]) for path in paths], len(classes)).numpy()
     pool = listed_pool(folder, paths, labels, classes, size, "the photographs of clothes")
-    part = np.array([path.split("/")[0] for path in pool.paths])
+    part = np.array([path.split("/")[0] for path in pool.paths or ()])
     pool.published.update({"query": np.flatnonzero(part == queries), "train": np.flatnonzero(part == "train")})
     return pool

@@ -18,11 +18,11 @@ def digits() -> Pool:
     """
     from sklearn.datasets import load_digits
 
-    raw = load_digits()
-    grey = torch.from_numpy(raw.images).float()[:, None] * (255 / 16)  # (n, 1, 8, 8)
+    pixels, classes = load_digits(return_X_y=True)
+    grey = torch.from_numpy(pixels).float().view(-1, 8, 8)[:, None] * (255 / 16)  # (n, 1, 8, 8)
     grey = F.interpolate(grey, size=(32, 32), mode="bilinear", align_corners=False)
     images = grey.round().clamp(0, 255).to(torch.uint8).repeat(1, 3, 1, 1)  # (n, 3, 32, 32)
-    return Pool(images, one_hot(raw.target, 10), [str(digit) for digit in range(10)], flip=False)
+    return Pool(images, one_hot(classes, 10), [str(digit) for digit in range(10)], flip=False)
 
 
 def shapes(count: int = SHAPES_COUNT, seed: int = 0) -> Pool:
