@@ -1,18 +1,18 @@
-"""Give the readers of foreign files damaged inputs, and keep each that is answered by anything but a result or a sentence.
+"""Give the readers of foreign files damaged inputs, and keep what is answered by neither a result nor a sentence.
 
     python tools/fuzz.py list pickle [--minutes 10] [--seed 0]     # or "all"; --write adds a row to results/fuzz.csv
     python tools/fuzz.py list --replay build/fuzz/list/0123abcd    # what such an input does now
 
-`tools/fuzz_readers.py` names the readers and makes valid inputs, `tools/mutate.py` damages them. Inputs run in forked
-children, 200 each, so that a crash ends a child only. In every fourth child, the lines that are reached are noted, and an
-input that reaches a new one is damaged further. A finding is
+`tools/fuzz_readers.py` names the readers and makes valid inputs, `tools/mutate.py` damages them. Inputs are tried in
+forked children, 200 each, so that a crash ends a child only. In every fourth child, reached lines are noted, and an input
+that reaches a new one is damaged further. A finding is
 
 - an exception other than ValueError and OSError, MemoryError included: a child may use 4 GB more than at its start;
 - an error without words, of several lines, longer than 2,000 characters, or that names no file of the input;
-- a wrong result, a new file outside of the input's folder, a signal, or more than 5 seconds.
+- a wrong result, a new file outside of the input's folder, a signal, or more than 5 seconds of a processor.
 
-Findings are kept in build/fuzz/READER, one of a kind, made as small as is quickly done. With one seed and one machine, a
-run of as many executions makes the same inputs, apart from the order in which new lines are noted.
+Findings are kept in build/fuzz/READER, one of a kind, made as small as is quickly done; one that does not come again is
+dropped. A seed gives the same inputs on each machine, as many as there is time for.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import hashlib
 import mmap
 import os
 import pickle
-import platform
 import resource
 import shutil
 import signal
@@ -50,11 +49,12 @@ KEPT = PROJECT / "build" / "fuzz"  #: findings
 TABLE = PROJECT / "results" / "fuzz.csv"
 LIBRARY = Path(hh.__file__).resolve().parent  #: which may be that of another state of the project
 BATCH = 200  #: inputs of a child
-SECONDS = 5  #: that one input may take
+SECONDS = 5  #: of a processor that one input may take; four times as many where lines are noted
+WAITING = 60  #: seconds after which a child that does nothing is ended
 MEMORY = 4 << 30  #: bytes that a child may take beyond what it has at its start
 LONGEST = 2000  #: characters of a sentence
 TRACED = 4  #: one child of so many notes lines
-TRIES = 150  #: inputs tried to make a finding smaller
+TRIES = 60  #: inputs tried to make a finding smaller
 
 Finding = tuple[str, str]  #: what is wrong, in a few words that are the same for the same fault; and the rest
 
@@ -93,16 +93,16 @@ def fuzz(name: str, minutes: float, seed: int) -> dict:
             corpus += child.fresh
             number += 1
         seconds = time.monotonic() - start
-    findings = sorted(path.parent for path in (KEPT / name).glob("*/finding.txt"))
-    for folder in findings:
-        smaller(reader, folder)
+    findings = [path.parent for path in sorted((KEPT / name).glob("*/finding.txt")) if smaller(reader, path.parent)]
     whole = set().union(*(lines_of(path) for path in reader.covers))
     row = {"reader": name, "executions": executions, "seconds": round(seconds), "findings": len(findings)}
     row |= {"lines": len(lines & whole), "of_lines": len(whole), "inputs_kept": len(corpus)}
     about = hh.runs.surroundings()
-    row |= {"commit": about["git_commit"], "python": about["python"], "machine": f"{about['machine']['cpu']}, 1 thread"}
-    print(f"{name}: {executions:,} executions, {executions / seconds:,.0f} a second; {row['lines']} of {row['of_lines']} "
-          f"lines, {len(corpus)} inputs kept; findings: {len(findings)}", flush=True)  # fmt: skip
+    row |= {"commit": about["git_commit"], "python": about["python"], "cpu": about["machine"]["cpu"]}
+    reached = f"{row['lines']} of {row['of_lines']} lines reached, {len(corpus)} inputs kept"
+    print(
+        f"{name}: {executions:,} executions, {executions / seconds:,.0f} a second; {reached}; {len(findings)} findings"
+    )
     for folder in findings:
         print(f"  {folder}: {(folder / 'finding.txt').read_text().splitlines()[0]}")
     return row
@@ -124,7 +124,10 @@ class Child:
         self.lines, self.fresh = set(), []
 
     def run(self, corpus: list[Case], random: Random, known: set | None, *, only: bool = False) -> int:
-        """Try `BATCH` inputs made of a corpus, or its first as it is -> how many. known: the lines, to note new ones."""
+        """Try `BATCH` inputs made of a corpus, or its first as it is -> how many.
+
+        known: the lines that were reached before, to note new ones; None notes nothing.
+        """
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir()
         self.at[:] = struct.pack("qd", 0, time.monotonic())
@@ -150,12 +153,14 @@ class Child:
     def _watch(self, pid: int) -> str:
         """Wait for the child, and end it if one input takes too long -> why it ended, "" if it did its work."""
         while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
-            if time.monotonic() - struct.unpack("qd", self.at)[1] > SECONDS + 1:  # and one for making the input
+            if time.monotonic() - struct.unpack("qd", self.at)[1] > WAITING:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                return f"more than {SECONDS} seconds"
+                return f"waits for more than {WAITING} seconds"
             time.sleep(0.005)
         code = os.waitstatus_to_exitcode(ended[1])
+        if code == -signal.SIGXCPU:
+            return f"computes for more than {SECONDS} seconds"
         return "" if code == 0 else f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
 
     def _fault(self) -> str:
@@ -177,6 +182,8 @@ class Child:
         for number, case in enumerate(cases):
             write_case(case, self.place / "in")
             self.at[:] = struct.pack("qd", number, time.monotonic())
+            limit = int(time.process_time()) + 1 + SECONDS * (1 if known is None else 4)
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
             with notes:
                 found = judged(self.reader, self.place)
             if found:
@@ -245,7 +252,8 @@ def judged(reader: Reader, place: Path) -> Finding | None:
     try:
         reader.read(place / "in")
     except (ValueError, OSError) as error:
-        if wrong := fault_of(str(error), [str(place), *os.listdir(place / "in")] if reader.named else []):
+        names = [str(place), *os.listdir(place / "in")] if reader.named else []
+        if wrong := fault_of(str(error), names):
             found = f"{type(error).__name__} {wrong} at {where(error)}", traced(error)
     except BaseException as error:
         found = f"{type(error).__name__} at {where(error)}", traced(error)
@@ -260,7 +268,7 @@ def fault_of(text: str, names: list[str]) -> str:
         return "without words"
     if "\n" in text.strip():
         return "of several lines"
-    if len(text) > LONGEST:
+    if len(text) > LONGEST and "[Errno " not in text:
         return "too long"
     return "" if not names or any(name in text for name in names) else "that names no file"
 
@@ -286,13 +294,16 @@ def lone(reader: Reader, case: Case) -> Finding | None:
         return None if found is None else tuple((found.read_text() + "\n").split("\n", 1))
 
 
-def smaller(reader: Reader, folder: Path) -> None:
-    """Take pieces out of a finding's files as long as the same is wrong."""
+def smaller(reader: Reader, folder: Path) -> bool:
+    """Take pieces out of a finding's files as long as the same is wrong -> False if it does not come again."""
     case, tries = read_case(folder), 0
     wanted = (folder / "finding.txt").read_text().split("\n")[0]
+    if (found := lone(reader, case)) is None or found[0] != wanted:
+        shutil.rmtree(folder)
+        return False
     for name in sorted(case):
         size = len(case[name]) // 2
-        while size and tries < TRIES and "seconds" not in wanted:
+        while size and tries < TRIES and "seconds" not in wanted:  # which would take long
             for start in range(0, len(case[name]), size):
                 tried = case | {name: case[name][:start] + case[name][start + size :]}
                 tries += 1
@@ -302,6 +313,7 @@ def smaller(reader: Reader, folder: Path) -> None:
             else:
                 size //= 2
     write_case(case, folder / "input")
+    return True
 
 
 def write_case(case: Case, folder: Path) -> None:

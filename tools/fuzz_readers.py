@@ -1,4 +1,4 @@
-"""What `tools/fuzz.py` tries: every reader of files that others made, valid inputs for it, and what must hold of a result.
+"""What `tools/fuzz.py` tries: readers of files that others made, valid inputs for each, and what must hold of a result.
 
 A reader gets a folder with the files of one input. It gives a result or raises ValueError or OSError; an assertion that
 fails is a wrong result, which is a finding too.
@@ -68,20 +68,18 @@ def read_lists(folder: Path) -> None:
 
 
 def pickles(_: Path) -> list[Case]:
-    """CIFAR-10 batches, as Python 2 and as Python 3 write them."""
+    """CIFAR-10's six files with two pictures each, as different versions of Python write them."""
     images = np.arange(2 * 3072, dtype=np.int64).astype(np.uint8).reshape(2, 3072)
     content = {"data": images, "labels": [3, 9], "batch_label": "one", "filenames": ["a.png", "b.png"]}
-    return [{"batch": pickle.dumps(content, protocol=protocol)} for protocol in (0, 1, 2, 3, 4, 5)]
+    made = [pickle.dumps(content, protocol=protocol) for protocol in range(6)]
+    return [{f"{sources.cifar.FOLDER}/{name}": raw for name, raw in zip(sources.cifar.FILES, made, strict=True)}]
 
 
-def read_pickle(folder: Path) -> None:
-    """Images and class numbers."""
-    read = getattr(sources.cifar, "read_batch", None) or sources.cifar._read_batch
-    file = folder / "batch"
-    images, numbers = read(file, file.read_bytes())
-    assert images.shape == (len(numbers), 3072)
-    assert images.dtype == np.uint8
-    assert set(np.asarray(numbers).tolist()) <= set(range(10))
+def read_pickles(folder: Path) -> None:
+    """Pictures and labels."""
+    pool = sources.cifar10(folder)
+    assert (pool.images.shape, pool.images.dtype) == ((len(pool.labels), 3, 32, 32), torch.uint8)
+    assert (pool.labels.sum(dim=1) == 1).all()
 
 
 def tables(folder: Path) -> list[Case]:
@@ -315,7 +313,7 @@ READERS = {
     "list": Reader(lists, read_lists, ("hhlib/data/lists.py",), (b" 0", b" 1", b"\t", b"\r\n", b"../", b"\xff\xfe")),
     "pickle": Reader(
         pickles,
-        read_pickle,
+        read_pickles,
         ("hhlib/data/sources/cifar.py",),
         (
             *_OPCODES,

@@ -16,7 +16,7 @@ from random import Random
 
 Case = dict[str, bytes]  #: the files of an input: name, relative to its folder -> content
 
-LONGEST = 1 << 20  #: bytes of a file that is made
+LONGEST = 1 << 18  #: bytes of a file that is made
 EDGES = (0, 1, 2, 127, 128, 255, 256, 32_767, 65_535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)  #: where integers turn
 #: What stands in place of a value of JSON, as it is written there.
 ODD_JSON = ("null", "true", "0", "-1", "1", "2", "0.5", "1e999", "-0.0", "NaN", "Infinity", "9" * 30, "9" * 5000)
