@@ -33,7 +33,7 @@ refused(
         ("a picture that is not there", "path,labels\nc.jpg,cat\n", "line 2: there is no file"),
         ("one class", "path,labels\na.jpg,cat\nb.jpg,cat\n", "shows 1 classes (cat), but needs two"),
         ("bytes that are no text", b"path,labels\na\xff.jpg,cat\n", "own.csv is not a CSV file in UTF-8"),
-        ("a zero byte", "path,labels\na\0.jpg,cat\n", "own.csv", "files"),
+        ("a zero byte", "path,labels\na\0.jpg,cat\n", "own.csv"),
         ("a field of 200 KB", "path,labels\na.jpg," + "x" * 200_000, "own.csv is not a CSV file"),
         ("a quote that is never closed", 'path,labels\n"a.jpg,cat\n', "own.csv"),
         ("a head of 100 KB", "x" * 100_000 + ",labels\n", "needs path and labels", "files"),
