@@ -54,7 +54,7 @@ WAITING = 60  #: seconds after which a child that does nothing is ended
 MEMORY = 4 << 30  #: bytes that a child may take beyond what it has at its start
 LONGEST = 2000  #: characters of a sentence
 TRACED = 4  #: one child of so many notes lines
-TRIES = 60  #: inputs tried to make a finding smaller
+TRIES, PATIENCE = 60, 10  #: inputs tried, and seconds spent, to make a finding smaller
 
 Finding = tuple[str, str]  #: what is wrong, in a few words that are the same for the same fault; and the rest
 
@@ -296,7 +296,7 @@ def lone(reader: Reader, case: Case) -> Finding | None:
 
 def smaller(reader: Reader, folder: Path) -> bool:
     """Take pieces out of a finding's files as long as the same is wrong -> False if it does not come again."""
-    case, tries = read_case(folder), 0
+    case, tries, start = read_case(folder), 0, time.monotonic()
     wanted = (folder / "finding.txt").read_text().split("\n")[0]
     if (found := lone(reader, case)) is None or found[0] != wanted:
         shutil.rmtree(folder)
@@ -307,6 +307,7 @@ def smaller(reader: Reader, folder: Path) -> bool:
             for start in range(0, len(case[name]), size):
                 tried = case | {name: case[name][:start] + case[name][start + size :]}
                 tries += 1
+                tries += TRIES * (time.monotonic() - start > PATIENCE)
                 if tries < TRIES and (found := lone(reader, tried)) and found[0] == wanted:
                     case = tried
                     break

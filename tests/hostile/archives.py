@@ -160,7 +160,7 @@ refused(
         ("fewer bytes than announced", dict(answer=answering(b"PK", Content_Length="5000")), "2 of 5,000 bytes arrived"),
         ("an answer that leads to a file of this machine", dict(answer=answering(status=302, Location="file:///etc/passwd")), "could not be fetched"),
         ("an answer that leads in a circle", dict(answer=answering(status=302, Location="/a.zip")), "could not be fetched", "files"),
-        ("a length that is no number", dict(answer=answering(b"PK", Content_Length="many")), "could not be fetched", "files"),
+        ("a length that is no number", dict(answer=answering(b"PK", Content_Length="many")), "a.zip cannot be unpacked", "files"),
         ("an archive with a path that leaves it", dict(answer=answering(zipped(("../x", b"1")))), "cannot be unpacked"),
     ],
 )  # fmt: skip

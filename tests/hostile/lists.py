@@ -37,7 +37,6 @@ refused(
         ("no label", b"a.jpg\n", "line 1: there is no label after the path"),
         ("another number of labels", LINE + b"b.jpg 1 0 1\n", "line 2: there are 3 labels, but 2 are expected"),
         ("labels without a path", LINE + b"0 1\n", "line 2: there are 1 labels, but 2 are expected"),
-        ("tabs between labels, one of them after a blank", b"x\t 0\t1", "train.txt", "files"),
         ("a path that leaves the root", b"../../etc/passwd 1 0\n", "'../../etc/passwd' leaves the root folder"),
         ("a path that leaves it in the middle", b"x/../../a.jpg 1 0\n", "leaves the root folder"),
         ("a path that leaves it by backslashes", b"..\\..\\a.jpg 1 0\n", "leaves the root folder"),
@@ -72,6 +71,11 @@ def _(folder):
     data.read_list(folder / "train.txt")
 
 
+@hostile("list", "tabs between labels, one of them after a blank", gives="the labels", awaits="files")
+def _(folder):
+    assert read(folder, b"x\t 0\t1").labels.tolist() == [[0, 1]]
+
+
 @hostile("list", "letters that run from right to left in a path", gives="a path like any other")
 def _(folder):
     assert read(folder, "a/\u202egpj.exe 1 0\n".encode()).paths == ["a/\u202egpj.exe"]
@@ -95,7 +99,7 @@ refused(
     lambda folder, changed: three(folder, **changed),
     [
         ("a query that is in the database too", {"database": "a.jpg 1 0\n"}, "1 of the 1 query images"),
-        ("a picture with other labels in another list", {"database": "b.jpg 1 0\n"}, "'b.jpg' has other labels elsewhere"),
+        ("a picture with other labels in another list", {"database": "b.jpg 1 0\n"}, "database.txt line 1: 'b.jpg'", "files"),
         ("lists of different numbers of classes", {"database": "c.jpg 1 0 0\n"}, "but train.txt has 2"),
         ("classes.txt that is no text", {"classes": b"caf\xe9\ndog\n"}, "classes.txt is not UTF-8 text"),
         ("classes.txt with a name too few", {"classes": "cat"}, "test.txt"),

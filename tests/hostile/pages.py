@@ -164,7 +164,7 @@ def _(folder):
     drawn("a\nb", "\u202eabc", "x" * 300, "")
 
 
-@hostile("folder", "a class name with a line break, in lists", says="line break", awaits="files")
+@hostile("folder", "a class name with a line break, in lists", says="would not be read back as it is", awaits="files")
 def _(folder):
     for name in ("a\nb/1.jpg", "a\nb/2.jpg", "c/1.jpg", "c/2.jpg", "d/1.jpg", "d/2.jpg"):
         (folder / "own" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -86,10 +86,10 @@ refused(
     "index",
     read,
     [
-        ("index.json that is no JSON", text(b"{"), "index.json is no index that can be read"),
-        ("index.json that is a list", text(b"[]"), "index.json is no index that can be read"),
+        ("index.json that is no JSON", text(b"{"), "index.json"),
+        ("index.json that is a list", text(b"[]"), "index.json"),
         ("index.json of a later format", about(format=99), "its format is 99"),
-        ("index.json without segments", about(segments=None), "index.json is no index that can be read"),
+        ("index.json without segments", about(segments=None), "index.json"),
         ("index.json of 10,000 lists in each other", text(b"[" * 10_000), "index.json", "runfiles"),
         ("a segment that lies elsewhere", outside, "index", "runfiles"),
         ("a segment that is missing", about(segments=["harm"]), "harm"),
