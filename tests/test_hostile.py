@@ -1,4 +1,4 @@
-"""Every hostile input that is listed does what the list says, in a sentence, and touches nothing outside of its folder."""
+"""Every hostile input does what the list says, refused ones in a sentence, and leaves nothing outside of its folder."""
 
 import os
 import re
@@ -70,4 +70,5 @@ def test_what_comes_of_a_hostile_input(case, tmp_path, monkeypatch):
 
 def test_the_list_names_each_input_once_and_says_what_comes_of_it():
     assert len({(case.kind, case.what) for case in CASES}) == len(CASES) >= 100
-    assert all(bool(case.gives) != bool(case.says) or case.kind in ("checkpoint", "run") for case in CASES)
+    for case in CASES:
+        assert bool(case.gives) != bool(case.says), case.what

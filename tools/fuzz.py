@@ -4,8 +4,8 @@
     python tools/fuzz.py list --replay build/fuzz/list/0123abcd    # what such an input does now
 
 `tools/fuzz_readers.py` names the readers and makes valid inputs, `tools/mutate.py` damages them. Inputs are tried in
-forked children, 200 each, so that a crash ends a child only. In every fourth child, reached lines are noted, and an input
-that reaches a new one is damaged further. A finding is
+forked children, 200 each, so that a crash ends a child only. In every fourth child, the lines that are reached are
+noted, and an input that reaches a new one is damaged further. A finding is
 
 - an exception other than ValueError and OSError, MemoryError included: a child may use 4 GB more than at its start;
 - an error without words, of several lines, longer than 2,000 characters, or that names no file of the input;

@@ -138,4 +138,6 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         return int(value)
     if float in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", word):
         return float(value)
-    raise ValueError(f"{name} is {value[:99]!r}, but it must be {' or '.join(WANTED[k] for k in kinds if k in WANTED)}.")
+    raise ValueError(
+        f"{name} is {value[:99]!r}, but it must be {' or '.join(WANTED[k] for k in kinds if k in WANTED)}."
+    )

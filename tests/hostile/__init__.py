@@ -35,7 +35,7 @@ def hostile(kind: str, what: str, **outcome: str) -> Callable:
 
 
 def refused(kind: str, read: Callable[[Path, Any], object], rows: Iterable[tuple]) -> None:
-    """Enter inputs that one reader refuses: (what, content, says) and, if need be, awaits; ``read(folder, content)``."""
+    """Enter inputs that ``read(folder, content)`` refuses: (what, content, says) and, if need be, awaits."""
     for what, content, says, *awaits in rows:
         CASES.append(Case(kind, what, lambda folder, content=content: read(folder, content), says, "", *awaits))
 

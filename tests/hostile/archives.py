@@ -9,9 +9,8 @@ import threading
 import zipfile
 from contextlib import contextmanager
 
-from hostile import hostile, refused
-
 from hhlib.data import download
+from hostile import hostile, refused
 
 
 def read(folder, content):
@@ -43,7 +42,9 @@ def tarred(*members, packed=False):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for member in members:
-            info, content = (member, b"") if isinstance(member, tarfile.TarInfo) else (tarfile.TarInfo(member[0]), member[1])
+            info, content = (
+                (member, b"") if isinstance(member, tarfile.TarInfo) else (tarfile.TarInfo(member[0]), member[1])
+            )
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return gzip.compress(file.getvalue(), mtime=0) if packed else file.getvalue()
@@ -92,7 +93,11 @@ refused(
         ("a tar with a path that leaves it", tarred(GOOD, ("../out.txt", b"bad")), NO),
         ("a tar with an absolute path", tarred(GOOD, special("/tmp/out", tarfile.SYMTYPE, "/etc")), NO),
         ("a tar with a link that leaves it", tarred(GOOD, special("l", tarfile.SYMTYPE, "/etc/passwd")), NO),
-        ("a tar that links out and writes through it", tarred(special("l", tarfile.SYMTYPE, ".."), ("l/x", b"bad")), NO),
+        (
+            "a tar that links out and writes through it",
+            tarred(special("l", tarfile.SYMTYPE, ".."), ("l/x", b"bad")),
+            NO,
+        ),
         ("a tar with a hard link that leaves it", tarred(GOOD, special("l", tarfile.LNKTYPE, "../../a.bin")), NO),
         ("a tar with a pipe", tarred(GOOD, special("p", tarfile.FIFOTYPE)), NO),
         ("a tar with a device", tarred(GOOD, special("d", tarfile.CHRTYPE)), NO),
@@ -102,7 +107,7 @@ refused(
         ("a web page in its place", b"<html>log in first</html>", NO),
         ("nothing", b"", NO),
     ],
-)  # fmt: skip
+)
 
 
 @hostile("archive", "a zip with a link that leaves it", gives="a small text file, no link")
@@ -157,10 +162,28 @@ refused(
     [
         ("a page that asks for a password", dict(answer=answering(b"<html>log in</html>")), "cannot be unpacked"),
         ("other bytes than those of the sum", dict(answer=answering(zipped(("x", b"1"))), md5="0" * 32), "has the MD5"),
-        ("fewer bytes than announced", dict(answer=answering(b"PK", Content_Length="5000")), "2 of 5,000 bytes arrived"),
-        ("an answer that leads to a file of this machine", dict(answer=answering(status=302, Location="file:///etc/passwd")), "could not be fetched"),
-        ("an answer that leads in a circle", dict(answer=answering(status=302, Location="/a.zip")), "could not be fetched", "files"),
-        ("a length that is no number", dict(answer=answering(b"PK", Content_Length="many")), "a.zip cannot be unpacked", "files"),
+        (
+            "fewer bytes than announced",
+            dict(answer=answering(b"PK", Content_Length="5000")),
+            "2 of 5,000 bytes arrived",
+        ),
+        (
+            "an answer that leads to a file of this machine",
+            dict(answer=answering(status=302, Location="file:///etc/passwd")),
+            "could not be fetched",
+        ),
+        (
+            "an answer that leads in a circle",
+            dict(answer=answering(status=302, Location="/a.zip")),
+            "could not be fetched",
+            "files",
+        ),
+        (
+            "a length that is no number",
+            dict(answer=answering(b"PK", Content_Length="many")),
+            "a.zip cannot be unpacked",
+            "files",
+        ),
         ("an archive with a path that leaves it", dict(answer=answering(zipped(("../x", b"1")))), "cannot be unpacked"),
     ],
-)  # fmt: skip
+)

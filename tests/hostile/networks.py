@@ -6,21 +6,26 @@ import struct
 from functools import cache
 
 import torch
-from hostile import hostile, refused
-from hostile.tables import Calls
 from safetensors.torch import save, save_file
 
 import hhlib as hh
 from hhlib.runs import Run, surroundings, write_json
 from hhlib.training import keeping
+from hostile import hostile, refused
+from hostile.tables import Calls
 
 SMALL = "net.embed_dims=8,8,8 net.num_heads=1,1,1 net.interaction_heads=1 net.depths=1,1,1"
 
 
-@cache
-def trainer():
+def fresh_trainer():
     """A training of a small network, at its start."""
     return hh.open(SMALL, dataset="digits", bits=8, device="cpu", precision="float32", live=False).trainer()
+
+
+@cache
+def trainer():
+    """The same one for all that do not train."""
+    return fresh_trainer()
 
 
 @cache
@@ -47,7 +52,6 @@ def weights(folder, change):
     raw = change if isinstance(change, bytes) else save(change(tensors()))
     (folder / "model.safetensors").write_bytes(raw)
     return run.model()
-
 
 
 def changed(make):
@@ -83,7 +87,11 @@ refused(
         ("a header longer than the file", struct.pack("<Q", 2**60) + b"{}", FILE),
         ("a header that is no JSON", struct.pack("<Q", 2) + b"{,", FILE),
         ("numbers behind the end of the file", header(a=dict(dtype="F32", shape=[9], data_offsets=[0, 36])), FILE),
-        ("a shape that is larger than its numbers", header(a=dict(dtype="F32", shape=[2**40], data_offsets=[0, 0])), FILE),
+        (
+            "a shape that is larger than its numbers",
+            header(a=dict(dtype="F32", shape=[2**40], data_offsets=[0, 0])),
+            FILE,
+        ),
         ("one weight that is not a number", changed(poisoned), "must hold finite"),
         ("infinite weights", changed(lambda x: x / 0), "must hold finite"),
         ("whole numbers", changed(lambda x: x.long()), "torch.int64"),
@@ -93,12 +101,14 @@ refused(
         ("a tensor too many", lambda tensors: tensors | {"harm": torch.zeros(1)}, "has no place for: harm"),
         ("weights of another network", lambda _: {"a": torch.zeros(1)}, "are not in the file"),
     ],
-)  # fmt: skip
+)
 
 
 @hostile("checkpoint", "weights of half precision", gives="the same network, in single precision")
 def _(folder):
-    found = weights(folder, lambda tensors: {name: x.half() if x.is_floating_point() else x for name, x in tensors.items()})
+    found = weights(
+        folder, lambda tensors: {name: x.half() if x.is_floating_point() else x for name, x in tensors.items()}
+    )
     assert {x.dtype for x in found.parameters()} == {torch.float32}
 
 
@@ -116,10 +126,14 @@ refused(
         ("a record of a million layers", {"depths": [1, 1, 10**6]}, "depths", "runfiles"),
         ("a record of layers a million wide", {"embed_dims": [8, 8, 10**6]}, "embed_dims", "runfiles"),
         ("a record of pictures of a million pixels a side", {"img_size": 10**6}, "img_size", "runfiles"),
-        ("a record of a billion bits", {"bits": 10**9}, "bits is 1000000000, but it must be a whole number from 1 to 1024"),
+        (
+            "a record of a billion bits",
+            {"bits": 10**9},
+            "bits is 1000000000, but it must be a whole number from 1 to 1024",
+        ),
         ("a record of no layers", {"depths": [0, 0, 0]}, "depths"),
         ("a record of two levels", {"depths": [1, 1]}, "it must be three positive whole numbers"),
-        ("a record of half a layer", {"depths": [1, 1, 0.5]}, "depths", "runfiles"),
+        ("a record of half a layer", {"depths": [1, 1, 0.5]}, "depths"),
         ("a record of layers that are text", {"depths": "111"}, "depths", "runfiles"),
         ("a record of a negative width", {"embed_dims": [8, -8, 8]}, "embed_dims"),
         ("a record of another head", {"head": "../x"}, "head is '../x', but it must be one of"),
@@ -127,7 +141,7 @@ refused(
         ("a record of an argument that no network has", {"harm": 1}, "harm", "runfiles"),
         ("a record of layers left out with certainty", {"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
     ],
-)  # fmt: skip
+)
 
 
 def pretrained(folder, change):
@@ -163,7 +177,7 @@ def state(folder, change):
         file.write_bytes(change)
     else:
         torch.save(change(torch.load(file, weights_only=True)), file)
-    keeping.begin(trainer(), run)
+    keeping.begin(fresh_trainer(), run)
 
 
 HARM = Calls(exec, "open('harm', 'w')")
@@ -178,4 +192,4 @@ refused(
         ("a list", lambda _: [1, 2], "training_state.pt cannot be read"),
         ("no weights", lambda whole: {"history": []}, "training_state", "runfiles"),
     ],
-)  # fmt: skip
+)

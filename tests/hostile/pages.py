@@ -11,17 +11,49 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pandas as pd
-from hostile import hostile
-from hostile.pictures import png, rows, saved
-from hostile.runs import run_in
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from hhlib import bar, data, plots, runs, settings, widgets
+from hhlib import bar, data, plots, reference, runs, settings, widgets
+from hhlib.experiment import Experiment
+from hostile import hostile
+from hostile.pictures import png, rows, saved
+from hostile.runs import run_in
 
 SCRIPT = "<script>alert('x')</script>"
 ATTRIBUTE = '" onerror="alert(1)'
 SHOWN = "&lt;script&gt;alert("
+
+
+def styled(cell, **names):
+    """The HTML of the last table of a cell of the kit's pages, with these names."""
+    page, number = cell
+    path = next(path for path in tool("publish").NOTEBOOKS if path.name.startswith(page))
+    lines = nbformat.read(path, as_version=4).cells[number].source.splitlines()
+    names |= {"pd": pd, "np": np}
+    exec("\n".join(line for line in lines if line.startswith("table = pd")), names)
+    return eval(lines[-1], names).to_html()
+
+
+@hostile("page", "class names with a script, in the tables of the pages", gives="shown as text")
+def _(folder):
+    split = {"rows": {"label": [SCRIPT], "AP": [0.5]}}
+    shown = [styled(("04", 32), **split)]
+    shown += [styled(("07", 13), table={"a": [0.5]}, titles=[SCRIPT], two=[0])]
+    shown += [styled(("07", 23), scores={"a": [0.5]}, titles=[SCRIPT], asked=0, who=[])]
+    shown += [styled(("08", 24), table={(SCRIPT, "a"): [0.5]}), styled(("08", 30), rows={(SCRIPT, "a"): {"b": 0.5}})]
+    for html in shown:
+        assert "&lt;script&gt;" in html
+        assert "<script" not in html
+
+
+@hostile("page", "a data set's name with a script, in the table of reference values", gives="shown as text")
+def _(folder):
+    run = run_in(folder)
+    ex = Experiment(settings.read(runs_dir=folder, lists=SCRIPT, live=False), run)
+    html = reference.agree(ex, 3, {SCRIPT: 0.5}).to_html()
+    assert "&lt;script&gt;" in html
+    assert "<script" not in html
 
 
 def tool(name):
@@ -164,7 +196,7 @@ def _(folder):
     drawn("a\nb", "\u202eabc", "x" * 300, "")
 
 
-@hostile("folder", "a class name with a line break, in lists", says="would not be read back as it is", awaits="files")
+@hostile("folder", "a class name with a line break, in lists", says="would not be read back as it is")
 def _(folder):
     for name in ("a\nb/1.jpg", "a\nb/2.jpg", "c/1.jpg", "c/2.jpg", "d/1.jpg", "d/2.jpg"):
         (folder / "own" / name).parent.mkdir(parents=True, exist_ok=True)

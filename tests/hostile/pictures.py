@@ -6,10 +6,10 @@ import struct
 import zlib
 
 import numpy as np
-from hostile import hostile, refused
 from PIL import Image
 
 from hhlib import data
+from hostile import hostile, refused
 
 
 def read(folder, content, name="picture.jpg"):
@@ -70,8 +70,16 @@ refused(
         ("a WebP, cut short", saved(form="WEBP")[:-40], CUT),
         ("a PNG of 196 megapixels", png(14_000, 14_000, rows(1, 1)), "larger than the 179 megapixels"),
         ("a PNG of 4 gigapixels", png(65_535, 65_535, rows(1, 1)), "larger than the 179 megapixels"),
-        ("a GIF of 4 gigapixels", b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;", "larger than the"),
-        ("a BMP of 4 gigapixels", b"BM" + struct.pack("<IIIIiiHHIIiiII", 70, 0, 54, 40, 65535, 65535, 1, 24, 0, 0, 1, 1, 0, 0), "larger"),
+        (
+            "a GIF of 4 gigapixels",
+            b"GIF89a\xff\xff\xff\xff\0\0\0,\0\0\0\0\xff\xff\xff\xff\0\2\2D\1\0;",
+            "larger than the",
+        ),
+        (
+            "a BMP of 4 gigapixels",
+            b"BM" + struct.pack("<IIIIiiHHIIiiII", 70, 0, 54, 40, 65535, 65535, 1, 24, 0, 0, 1, 1, 0, 0),
+            "larger",
+        ),
         ("a PNG without pixels", png(8, 8), CUT),
         ("a PNG of no width", png(0, 8, rows(0, 8)), "picture.jpg is"),
         ("a PNG with a wrong sum", saved()[:20] + b"\xff" + saved()[21:], "picture.jpg is"),
@@ -80,7 +88,7 @@ refused(
         ("a TIFF of floating-point numbers", FLOATS.getvalue(), "made of floating-point numbers of 32 bits"),
         ("a TIFF of 32-bit numbers", tiff((258, (3, 32)), (339, (3, 2)), (279, (4, 64))) + bytes(48), "picture.jpg is"),
     ],
-)  # fmt: skip
+)
 
 
 def used(what, content, gives, fits=lambda square: True):
@@ -111,7 +119,12 @@ def frames():
     return file.getvalue()
 
 
-used("EXIF that is damaged behind the orientation", turned, "it is upright", lambda x: bool(x[0, 0].min() > x[0, 7].max()))
+used(
+    "EXIF that is damaged behind the orientation",
+    turned,
+    "it is upright",
+    lambda x: bool(x[0, 0].min() > x[0, 7].max()),
+)
 used("EXIF of noise", saved(form="JPEG", exif=b"Exif\0\0" + bytes(range(256))), "its pixels")
 used("a colour profile of noise", saved(icc_profile=bytes(range(256)) * 40), "its pixels")
 used("a GIF of 500 frames", frames, "its first frame")
@@ -185,9 +198,17 @@ refused(
     [
         ("one class", ["cat/1.jpg", "cat/2.jpg"], "shows 1 classes (cat), but needs two"),
         ("no picture", ["cat/readme.txt"], "holds no pictures"),
-        ("pictures beside class folders", ["loose.jpg", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"], "loose.jpg"),
+        (
+            "pictures beside class folders",
+            ["loose.jpg", "cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"],
+            "loose.jpg",
+        ),
         ("a class of one picture", ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"], "classes with one picture (1: dog/1.jpg)"),
-        ("HEIC", ["cat/1.heic", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg", "dog/2.jpg"], "HEIC files, which must be converted"),
+        (
+            "HEIC",
+            ["cat/1.heic", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg", "dog/2.jpg"],
+            "HEIC files, which must be converted",
+        ),
     ],
 )
 

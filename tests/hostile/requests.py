@@ -1,8 +1,7 @@
 """Settings, batches and names that somebody typed or pasted."""
 
-from hostile import hostile, refused
-
 from hhlib import runs, settings
+from hostile import hostile, refused
 
 
 def words(_, text):
@@ -67,7 +66,7 @@ refused(
         ("a name of Python", "bits: !!python/name:os.system", "own.yml is not YAML"),
         ("names that stand for a billion values", LAUGHS, "own.yml has 'a', but it may have"),
         ("names that stand for a billion values, as bits", LAUGHS.replace("i:", "bits:"), "own.yml has 'a'"),
-        ("10,000 lists in each other", "bits: " + "[" * 10_000, "own.yml"),
+        ("1,000 lists in each other", "bits: " + "[" * 1000, "own.yml"),
         ("a list", "- bits", "must hold names and values"),
         ("nothing", "", "must hold names and values"),
         ("bytes that are no text", b"\xff\xfe\xff", "own.yml is not YAML"),

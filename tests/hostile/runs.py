@@ -3,12 +3,11 @@
 import io
 import json
 import zipfile
-from functools import partial
 
 import numpy as np
-from hostile import hostile, refused
 
-from hhlib import runs
+from hhlib import metrics, runs
+from hostile import hostile, refused
 
 
 def run_in(folder, **files):
@@ -70,27 +69,76 @@ refused(
         ("run.json that is no JSON", ("run_json", "{", lambda run: run.record), "run.json", "runfiles"),
         ("run.json that is a list", ("run_json", "[1, 2]", lambda run: run.record), "run.json", "runfiles"),
         ("run.json without parameters", ("run_json", "{}", lambda run: run.record), "run.json", "runfiles"),
-        ("run.json with text as its recipe", ("run_json", {"parameters": {"recipe": "x"}}, lambda run: run.record), "run.json", "runfiles"),
-        ("run.json of 10,000 lists in each other", ("run_json", "[" * 10_000, lambda run: run.record), "run.json", "runfiles"),
+        (
+            "run.json with text as its recipe",
+            ("run_json", {"parameters": {"recipe": "x"}}, lambda run: run.record),
+            "run.json",
+            "runfiles",
+        ),
+        (
+            "run.json of 10,000 lists in each other",
+            ("run_json", "[" * 10_000, lambda run: run.record),
+            "run.json",
+            "runfiles",
+        ),
         ("run.json that is no text", ("run_json", b"\xff\xfe\0", lambda run: run.record), "run.json", "runfiles"),
-        ("run.json that is missing", ("run_json", None, lambda run: run.record), "run.json does not exist: training makes it"),
-        ("metrics.json, cut short", ("metrics_json", '{"map": {"exp', lambda run: run.metrics()), "metrics.json", "runfiles"),
+        (
+            "run.json that is missing",
+            ("run_json", None, lambda run: run.record),
+            "run.json does not exist: training makes it",
+        ),
+        (
+            "metrics.json, cut short",
+            ("metrics_json", '{"map": {"exp', lambda run: run.metrics()),
+            "metrics.json",
+            "runfiles",
+        ),
         ("metrics.json without scores", ("metrics_json", "{}", state), "metrics.json", "runfiles"),
         ("metrics.json with a score that is text", ("metrics_json", NO_MAP, state), "metrics.json", "runfiles"),
-        ("history.csv of zero bytes", ("history_csv", bytes(100), lambda run: run.history()), "history.csv", "runfiles"),
+        (
+            "history.csv of zero bytes",
+            ("history_csv", bytes(100), lambda run: run.history()),
+            "history.csv",
+            "runfiles",
+        ),
         ("history.csv of nothing", ("history_csv", "", lambda run: run.history()), "history.csv", "runfiles"),
-        ("history.csv without the column of scores", ("history_csv", "epoch\n1\n", runs.row), "history.csv", "runfiles"),
-        ("history.csv with more fields than its head names", ("history_csv", "epoch\n1,2\n1,2,3\n", lambda run: run.history()), "history.csv", "runfiles"),
-        ("codes.npz with objects that would run code", ("codes_npz", archive(**CODES | {"query_codes": np.array([{}])}), codes), "codes.npz", "runfiles"),
+        (
+            "history.csv without the column of scores",
+            ("history_csv", "epoch\n1\n", runs.row),
+            "history.csv",
+            "runfiles",
+        ),
+        (
+            "history.csv with more fields than its head names",
+            ("history_csv", "epoch\n1,2\n1,2,3\n", lambda run: run.history()),
+            "history.csv",
+            "runfiles",
+        ),
+        (
+            "codes.npz with objects that would run code",
+            ("codes_npz", archive(**CODES | {"query_codes": np.array([{}])}), codes),
+            "codes.npz",
+            "runfiles",
+        ),
         ("codes.npz, cut short", ("codes_npz", archive(**CODES)[:200], codes), "codes.npz", "runfiles"),
         ("codes.npz that is no archive", ("codes_npz", b"x" * 100, codes), "codes.npz", "runfiles"),
         ("codes.npz without the database", ("codes_npz", archive(bits=np.array(32)), codes), "codes.npz", "runfiles"),
-        ("codes.npz with more labels than codes", ("codes_npz", archive(**CODES | {"query_labels": np.eye(3)}), codes), "codes.npz", "runfiles"),
-        ("codes.npz with codes that are not packed", ("codes_npz", archive(**CODES | {"query_codes": np.ones((2, 32))}), codes), "codes.npz", "runfiles"),
+        (
+            "codes.npz with more labels than codes",
+            ("codes_npz", archive(**CODES | {"query_labels": np.eye(3)}), codes),
+            "codes.npz",
+            "runfiles",
+        ),
+        (
+            "codes.npz with codes that are not packed",
+            ("codes_npz", archive(**CODES | {"query_codes": np.ones((2, 32))}), codes),
+            "codes.npz",
+            "runfiles",
+        ),
         ("codes.npz that says it unpacks to 2 GB", ("codes_npz", bomb(), codes), "codes.npz", "runfiles"),
         ("codes.npz that is missing", ("codes_npz", None, codes), "codes.npz does not exist: evaluation makes it"),
     ],
-)  # fmt: skip
+)
 
 
 def beside(what, **broken):
@@ -118,29 +166,36 @@ def _(folder):
     assert len(runs.table(runs.find(folder / "runs"))) == 1
 
 
-score = partial(np.random.default_rng(0).integers, 0, 2)
-
-
 def scored(folder, codes):
     """The score of two queries and four images of two classes."""
-    from hhlib import metrics
-
     q, ql, d, dl = codes
     return metrics.evaluate(q, ql, d, dl)
 
 
-GOOD = np.where(score((4, 8)), 1.0, -1.0)
+GOOD = np.where(np.random.default_rng(0).integers(0, 2, (4, 8)), 1.0, -1.0)
 LABELS = np.eye(2, dtype=np.uint8)[[0, 1, 0, 1]]
 refused(
-    "run",
+    "codes",
     scored,
     [
-        ("codes that are not numbers", (GOOD * np.nan, LABELS, GOOD, LABELS), ""),
-        ("codes of 0 and 1 in place of -1 and 1", ((GOOD > 0).astype(float), LABELS, (GOOD > 0).astype(float), LABELS), ""),
-        ("labels of a half", (GOOD, LABELS * 0.5, GOOD, LABELS), ""),
-        ("labels that are not numbers", (GOOD, LABELS * np.nan, GOOD, LABELS), ""),
-        ("negative class numbers", (GOOD, [0, -1, 0, 1], GOOD, LABELS), ""),
-        ("codes of other lengths", (GOOD[:, :4], LABELS, GOOD, LABELS), ""),
-        ("fewer labels than codes", (GOOD, LABELS[:3], GOOD, LABELS), ""),
+        ("codes that are not numbers", (GOOD * np.nan, LABELS, GOOD, LABELS), "query codes have nan in row 0"),
+        (
+            "codes of 0 and 1 in place of -1 and 1",
+            ((GOOD > 0).astype(float), LABELS, (GOOD > 0).astype(float), LABELS),
+            "query codes are 0 and 1",
+        ),
+        ("labels of a half", (GOOD, LABELS * 0.5, GOOD, LABELS), "query labels have 0.5 in row 0"),
+        ("labels that are not numbers", (GOOD, LABELS * np.nan, GOOD, LABELS), "query labels have nan in row 0"),
+        ("negative class numbers", (GOOD, [0, -1, 0, 1], GOOD, LABELS), "query labels have -1 in row 1"),
+        (
+            "codes of other lengths",
+            (GOOD[:, :4], LABELS, GOOD, LABELS),
+            "database codes have shape (4, 8), but 4 bits need (n, 4)",
+        ),
+        (
+            "fewer labels than codes",
+            (GOOD, LABELS[:3], GOOD, LABELS),
+            "there are 4 query codes but 3 rows of query labels",
+        ),
     ],
 )

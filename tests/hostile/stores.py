@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from hostile import hostile, refused
-from hostile.networks import small_run
 from PIL import Image
 
 import hhlib as hh
+from hostile import hostile, refused
+from hostile.networks import small_run
 
 
 @cache
@@ -107,9 +107,18 @@ refused(
         ("fewer vectors than pictures", array("vectors", lambda x: x[:1]), "index", "runfiles"),
         ("the encoder of another index", about(model="0" * 64), "is not the encoder of this index"),
         ("vectors of an unknown kind", about(vectors="harm"), "index", "runfiles"),
-        ("no root", lambda folder, _: text(json.dumps({k: v for k, v in json.loads((folder / "index.json").read_text()).items() if k != "root"}).encode())(folder, _), "index", "runfiles"),
+        (
+            "no root",
+            lambda folder, _: text(
+                json.dumps(
+                    {k: v for k, v in json.loads((folder / "index.json").read_text()).items() if k != "root"}
+                ).encode()
+            )(folder, _),
+            "index",
+            "runfiles",
+        ),
     ],
-)  # fmt: skip
+)
 
 
 @hostile("index", "a path with markup", gives="a hit with this path")

@@ -4,10 +4,10 @@ import json
 import pickle
 
 import numpy as np
-from hostile import hostile, refused
 
 from hhlib import data
 from hhlib.data import sources
+from hostile import hostile, refused
 
 
 def table(folder, content):
@@ -78,7 +78,11 @@ refused(
     cifar,
     [
         ("a command of the shell", b"cos\nsystem\n(S'touch harm'\ntR.", NOT),
-        ("a command of the shell, in a newer form", b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0atouch harm\x85R.", NOT),
+        (
+            "a command of the shell, in a newer form",
+            b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0atouch harm\x85R.",
+            NOT,
+        ),
         ("a call of eval", Calls(eval, "open('harm', 'w')"), NOT),
         ("a call of a program", b"csubprocess\nPopen\n(lp0\nS'touch'\naS'harm'\natR.", NOT),
         ("a function behind a dotted name", b"\x80\x04\x8c\x05numpy\x8c\x0bf2py.os.exec\x93.", NOT),
@@ -98,9 +102,9 @@ refused(
         ("a state of NumPy's types that ends the process", SHAPED, "data_batch_1", "files"),
         ("a name that stands for an object elsewhere", b"Q", "data_batch_1", "files"),
         ("a frame longer than any file", b"\x80\x04\x95" + b"\xff" * 8 + b"N.", "data_batch_1", "files"),
-        ("100,000 lists in each other", b"(l" * 100_000 + b"." , "data_batch_1"),
+        ("10,000 lists in each other", b"(l" * 10_000 + b".", "data_batch_1"),
     ],
-)  # fmt: skip
+)
 
 
 def coco(folder, first):
@@ -124,13 +128,17 @@ refused(
         ("no JSON", "{", "instances_train2014.json is not an annotation file"),
         ("a list", "[]", "instances_train2014.json is not an annotation file"),
         ("no categories", {"categories": None}, "instances_train2014.json is not an annotation file"),
-        ("other categories than those of the other year", {"categories": [{"id": 1, "name": "cow"}]}, "different categories"),
+        (
+            "other categories than those of the other year",
+            {"categories": [{"id": 1, "name": "cow"}]},
+            "different categories",
+        ),
         ("an annotation of no picture", {"annotations": [{"image_id": 9, "category_id": 1}]}, "which is not listed"),
         ("a picture in another folder", {"images": [{"id": 3, "file_name": "../x.jpg"}]}, "is not in train2014 itself"),
         ("an id that is a list", {"annotations": [{"image_id": [], "category_id": 1}]}, "instances_train2014", "files"),
         ("10,000 lists in each other", "[" * 10_000, "instances_train2014.json", "files"),
     ],
-)  # fmt: skip
+)
 
 
 def concepts(folder, first="1\n0\n", images="a\\1.jpg\nb\\2.jpg\n"):
@@ -149,6 +157,10 @@ refused(
     [
         ("a concept of 2", {"first": "1\n2\n"}, "line 2: '2', but it must be 0 or 1"),
         ("a concept of fewer lines", {"first": "1\n"}, "has 1 lines, but the image list has 2"),
-        ("a list of pictures with a path that leaves its folder", {"images": "a\\..\\..\\1.jpg\n"}, "is not a relative path"),
+        (
+            "a list of pictures with a path that leaves its folder",
+            {"images": "a\\..\\..\\1.jpg\n"},
+            "is not a relative path",
+        ),
     ],
-)  # fmt: skip
+)
