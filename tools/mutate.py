@@ -58,7 +58,7 @@ ODD_WORDS += (
 )
 SHAPES = ((), (0,), (1,), (-1,), (2**31,), (2**62, 4), (10**6, 10**6), (2,) * 40, (3, 0, 7), (1.5,), "x", None)
 TYPES = ("|O", "<f4", ">f4", "|V0", "<U0", "<U99999999", "|S1", "<M8[s]", "|b1", "<u1", "x", [("a", "<f4")], None)
-NAMES = ("../x", "/x", "a/../../x", "..", ".", "", "x" * 300, "C:/x", "a\\..\\x", "nul", "\u202ex", "a/b/c")
+NAMES = ("../x", "/x", "a/../../x", "..", ".", "x" * 300, "C:/x", "a\\..\\x", "nul", "\u202ex", "a/b/c")
 KINDS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, b"S", b"x", b"\xff")
 
 
@@ -164,7 +164,7 @@ class Mutator:
 
     def in_gzip(self, raw: bytes) -> bytes:
         """What is compressed is damaged."""
-        return gzip.compress(self.content(zlib.decompressobj(31).decompress(raw, LONGEST)), 1)
+        return gzip.compress(self.content(zlib.decompressobj(31).decompress(raw, LONGEST)), 1, mtime=0)
 
     def in_zip(self, raw: bytes) -> bytes:
         """A member is damaged, lost, there twice, or has another name."""
@@ -175,9 +175,10 @@ class Mutator:
         changed = [(name, self.content(content, name))], [(self.random.choice(NAMES), content)], [members[at]] * 2, []
         members[at : at + 1] = self.random.choice((changed[0], changed[0], changed[0], *changed))
         made = io.BytesIO()
-        with zipfile.ZipFile(made, "w", self.random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        how = self.random.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+        with zipfile.ZipFile(made, "w") as archive:
             for name, content in members:
-                archive.writestr(name, content)
+                archive.writestr(zipfile.ZipInfo(name), content, how)  # of 1980: no clock in the bytes
         return made.getvalue()
 
     def in_tar(self, raw: bytes) -> bytes:
