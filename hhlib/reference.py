@@ -4,6 +4,8 @@ A row has settings, page and figure, the value, and how far off another machine 
 GPU. `tools/reference.py` writes it; results/README.md says how tolerances were measured.
 """
 
+from html import escape
+
 import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
@@ -31,7 +33,8 @@ def agree(ex: Experiment, page: int, figures: dict, of: Experiment | None = None
     said = f"{(table['agrees'] == 'yes').sum()} of {len(table)} figures agree with the kit's; tolerances are for {how}."
     if kept.empty:
         said = f"No reference for {settings}; there are values for: {'; '.join(known['settings'].unique())}."
-    return table.rename_axis(None).style.format(_plain, ["yours", "reference", "tolerance"]).set_caption(said)
+    shown = table.rename_axis(None).style.format(_plain, ["yours", "reference", "tolerance"])
+    return shown.format_index(escape="html").set_caption(escape(said))  # a data set may have markup in its name
 
 
 def _named(ex: Experiment, seed: int) -> str:

@@ -31,6 +31,7 @@ from hhlib.common import check_choice, check_whole, command, nearest
 
 GRID = hh.runs.NAMED  #: a batch runs every combination of these
 KEYS = (*GRID, "settings", "pages", "resources")
+KINDS = {"pages": list, "resources": dict, "settings": (str, dict)}  #: of the keys that are more than values
 RESOURCES = {"threads": 1, "mem_mb": 4000, "runtime": 60, "gpu": 0}  #: of a job; runtime in minutes
 #: Settings that say where and how a run is done, but change nothing in its result.
 WHERE = ("data_dir", "runs_dir", "download", "cache", "device", "processes", "tensorboard", "resume", "live")
@@ -135,13 +136,15 @@ def _content(path: Path) -> dict:
         raise FileNotFoundError(f"there is no batch {path}; batches/ holds those that come with the kit.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())[:300]}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold names and values, such as bits: [16, 32].")
-    for key in content:
+    for key, value in content.items():
         if key not in KEYS:
-            raise ValueError(f"{path} has {key!r}, but it may have {', '.join(KEYS)}.{nearest(key, KEYS)}")
+            raise ValueError(f"{path} has {str(key)[:99]!r}, but it may have {', '.join(KEYS)}.{nearest(key, KEYS)}")
+        if value is not None and not isinstance(value, KINDS.get(key, object)):
+            raise ValueError(f"{path} has {key}: {str(value)[:99]}, but it must be as in batches/small.yml.")
     return content
 
 

@@ -288,6 +288,16 @@ def rerank_cells(row: dict) -> tuple[str, ...]:
     return way, first, size, *times, f"{row['map@10']:.3f}", f"{row['precision@10']:.3f}"
 
 
+def hostile(_: str) -> str:
+    """Hostile inputs by kind, from results/hostile.csv."""
+    head = ("what it claims to be", "inputs", "refused in a sentence", "used as far as it can be")
+    rows = []
+    for kind, found in kept("hostile").groupby("kind"):
+        count = found["outcome"].value_counts()
+        rows.append((kind, str(len(found)), str(count.get("refused", 0)), str(count.get("used", 0))))
+    return markdown(head, rows)
+
+
 def three(value: float) -> str:
     """A number to three digits."""
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
@@ -315,6 +325,7 @@ PAGES: dict[str, dict[str, Callable]] = {
     "README.zh.md": README_ZH,
     "results/README.md": {f.__name__: f for f in (explanations, first_recipe, families, nested, fair, whole_networks)}
     | {"memory": memory, "exports": exports, "kills": kills},
+    "SECURITY.md": {"hostile": hostile},
     "benchmarks/README.md": {f.__name__: f for f in (benchmarks, training, method_steps, determinism)}
     | {f.__name__: f for f in (scale, scale_codes, rerank)},
 }

@@ -53,12 +53,20 @@ def with_links(text: str, folder: Path, pages: list[str]) -> str:
     return LINK.sub(led, text)
 
 
+def executed(path: Path) -> nbformat.NotebookNode:
+    """A notebook. ValueError if it is none, or was cut short."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no notebook, or is cut short; run the page again.") from error
+
+
 def publish(folder: Path) -> list[str]:
     """Write every executed page of a folder as .html, in reading order -> their names."""
     names = [path.stem for path in NOTEBOOKS if (folder / path.name).is_file() and _whole(folder / path.name)]
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(HERE)])
     for place, name in enumerate(names):
-        notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+        notebook = executed(folder / f"{name}.ipynb")
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = with_formulas(with_links(cell.source, folder.resolve(), names))

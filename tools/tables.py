@@ -1,4 +1,5 @@
-"""Write what follows from the kept runs: results/runs.csv, and the tables of README files and of the lecturer's guide.
+"""Write what follows from the kept runs: results/runs.csv, and the tables of README files and of the lecturer's guide;
+and what follows from the list of hostile inputs in tests/hostile: results/hostile.csv and the table of SECURITY.md.
 
     python tools/tables.py            # writes them, and names what changed
     python tools/tables.py --check    # writes nothing; names what is out of date, and then exits with 1
@@ -20,7 +21,7 @@ from teaching import TEACHING
 import hhlib as hh
 from hhlib.common import command
 
-RUNS = "results/runs.csv"
+RUNS, HOSTILE = "results/runs.csv", "results/hostile.csv"
 PAGES = READMES | {"book/teaching.md": TEACHING}
 BLOCK = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -38,6 +39,15 @@ def distinct(run: hh.runs.Run) -> int | None:
     return len(np.unique(run.codes()["database_codes"], axis=0)) if kept else None
 
 
+def hostile_table() -> pd.DataFrame:
+    """One row per hostile input that the tests try: what it claims to be, what is wrong with it, what comes of it."""
+    sys.path.insert(0, str(PROJECT / "tests"))
+    from hostile import CASES
+
+    rows = [(case.kind, case.what, "refused" if case.says else "used", case.says or case.gives) for case in CASES]
+    return pd.DataFrame(rows, columns=["kind", "input", "outcome", "words"]).sort_values("kind", kind="stable")
+
+
 def filled(text: str, tables: dict[str, Callable]) -> str:
     """A page with its tables made anew. ValueError for a table that nobody makes, and for one that is not there."""
     found = [name for _, name, _, _ in BLOCK.findall(text)]
@@ -49,6 +59,7 @@ def filled(text: str, tables: dict[str, Callable]) -> str:
 def everything() -> Iterable[tuple[str, str]]:
     """The files and what they should hold; runs.csv first, because others are made of it."""
     yield RUNS, runs_table().to_csv(index=False)
+    yield HOSTILE, hostile_table().to_csv(index=False)
     for name, tables in PAGES.items():
         yield name, filled((PROJECT / name).read_text(encoding="utf-8"), tables)
 

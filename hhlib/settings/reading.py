@@ -137,8 +137,10 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         return tuple(typed(name, part.strip(), int) for part in value.split(","))
     if bool in kinds and word in ("true", "yes", "1", "false", "no", "0"):
         return word in ("true", "yes", "1")
-    if int in kinds and re.fullmatch(r"[+-]?[0-9]+", value):
+    if int in kinds and re.fullmatch(r"[+-]?[0-9]{1,99}", value):  # Python itself refuses very long ones
         return int(value)
     if float in kinds and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", word):
         return float(value)
-    raise ValueError(f"{name} is {value!r}, but it must be {' or '.join(WANTED[k] for k in kinds if k in WANTED)}.")
+    raise ValueError(
+        f"{name} is {value[:99]!r}, but it must be {' or '.join(WANTED[k] for k in kinds if k in WANTED)}."
+    )
