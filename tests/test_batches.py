@@ -189,7 +189,7 @@ def test_a_changed_byte_is_found_on_request(pool, tmp_path):
 
 def test_a_finished_cache_is_only_read(pool, tmp_path, monkeypatch):
     data.cached(pool, tmp_path / "cache")
-    monkeypatch.setattr(caching, "FileLock", None)
+    monkeypatch.setattr(caching, "held", None)
     monkeypatch.setattr(caching, "atomic", None)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert torch.equal(data.cached(pool, tmp_path / "cache").images, pool.images[:])
