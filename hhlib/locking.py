@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
@@ -19,7 +20,9 @@ LOCK, STANDS, HOLDER = ".lock", ".lock-file", ".lock-holder.json"
 #: What file systems answer that know no locks. There, a file of its own stands for the lock, and says whose it is.
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
 #: Versions of filelock that would take the lock's own file for that have a switch: an old one would block for ever.
-PLAIN = {"fallback_to_soft": False} if "fallback_to_soft" in signature(BaseFileLock.__init__).parameters else {}
+PLAIN: dict[str, Any] = (
+    {"fallback_to_soft": False} if "fallback_to_soft" in signature(BaseFileLock.__init__).parameters else {}
+)
 _MINE = threading.local()  #: .folders: those whose lock this thread has
 
 

@@ -106,7 +106,7 @@ def grouped_counts(ax: Axes, counts: dict[str, np.ndarray], classes: list[str]) 
         ax.set(xticks=[], xlabel=f"{len(classes)} classes")
     else:  # slanted if a name is long
         turn = dict(rotation=45, ha="right") if max(map(len, classes)) > 2 else {}
-        ax.set_xticks(np.arange(len(classes)), classes, fontsize=8, parse_math=False, **turn)
+        ax.set_xticks(np.arange(len(classes)), classes, fontsize=8, parse_math=False, **turn)  # pyrefly: ignore[bad-argument-type]
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 

@@ -68,7 +68,7 @@ def reading(path: Path, what: str, most: int | None = None) -> Iterator[None]:
 def read_json(path: Path, what: str) -> Said:
     """A file of one JSON object."""
     with reading(path, what, MOST_TEXT):
-        content = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Said, path=path))
+        content: Said = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Said, path=path))
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, but it must be names and values in braces")
         return content

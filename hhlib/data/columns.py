@@ -26,13 +26,14 @@ def column_order(
         - how it was found, as the end of a sentence; empty for columns that stand in the data set's order.
         - the images whose labels differ even so, (m,) int64: those of the order in which the fewest differ.
     """
-    best = None
+    best: tuple[np.ndarray, str, np.ndarray] | None = None
     for order, how in _orders(listed, known, names, classes):
         differ = np.flatnonzero((listed[:, order] != known).any(axis=1))
         if best is None or len(differ) < len(best[2]):
             best = order, how, differ
         if not len(differ):
             break
+    assert best is not None  # there is always the order in which they stand
     return best
 
 

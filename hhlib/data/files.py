@@ -167,11 +167,12 @@ def _check_file(file: str | Path) -> None:
 def _check_scans(image: Image.Image) -> None:
     """Raise Unusable if a progressive JPEG would take far longer to decode than its size lets expect."""
     if image.info.get("progressive"):
-        place = image.fp.tell()
-        image.fp.seek(0)
-        if (scans := image.fp.read().count(b"\xff\xda")) > MOST_SCANS:
+        file = image.fp  # pyrefly: ignore[missing-attribute], an opened file's
+        place = file.tell()
+        file.seek(0)
+        if (scans := file.read().count(b"\xff\xda")) > MOST_SCANS:
             raise Unusable(f"made of more than {MOST_SCANS} passes (it has {scans}: save it anew)")
-        image.fp.seek(place)
+        file.seek(place)
 
 
 def square_picture(image: Image.Image, size: int) -> Tensor:

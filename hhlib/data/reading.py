@@ -6,7 +6,6 @@ import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 #: Bytes of the longest text that is read, unpacked: 3 times COCO's longest file, 30 times the longest published list.
 MOST_TEXT = 1 << 30
@@ -20,7 +19,7 @@ def brief(text: object, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BufferedReader:
     """Open a regular file to read bytes: a pipe would be waited for, and a device may have no end.
 
     Raises ValueError for what is no regular file, FileNotFoundError if there is none, OSError if it cannot be read.
@@ -79,7 +78,7 @@ def _pieces(path: Path) -> Iterator[bytes]:
             yield piece
 
 
-def _next(file: BinaryIO, path: Path) -> bytes:
+def _next(file: io.BufferedReader | gzip.GzipFile, path: Path) -> bytes:
     try:
         return file.read(PIECE)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -2,13 +2,13 @@
 
 import errno
 import gzip
+import io
 import shutil
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from hhlib.data.files import clean_path
 from hhlib.data.reading import PIECE, brief, open_file
@@ -46,7 +46,7 @@ def unpack(file: Path, folder: Path, check: Callable[[Path], None] | None = None
             _move(made, folder / made.name)
 
 
-def _unzip(raw: BinaryIO, draft: Path, most: int) -> None:
+def _unzip(raw: io.BufferedReader, draft: Path, most: int) -> None:
     with zipfile.ZipFile(raw) as archive:
         members = archive.infolist()
         _check_number(len(members))
@@ -57,9 +57,9 @@ def _unzip(raw: BinaryIO, draft: Path, most: int) -> None:
         archive.extractall(draft)
 
 
-def _untar(raw: BinaryIO, draft: Path, most: int) -> None:
+def _untar(raw: io.BufferedReader, draft: Path, most: int) -> None:
     source = _Bounded(gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw, most)
-    with tarfile.open(fileobj=source, mode="r:") as tar:
+    with tarfile.open(fileobj=source, mode="r:") as tar:  # pyrefly: ignore[no-matching-overload], it can read and seek
         for number, member in enumerate(tar, start=1):
             _check_number(number)
             if not (member.isreg() or member.isdir()) or member.issparse():
@@ -81,7 +81,7 @@ def _check_number(members: int) -> None:
 class _Bounded:
     """A file that is read up to a place, `most`, and never much at once: only a tar's hostile header asks for that."""
 
-    def __init__(self, file: BinaryIO, most: int):
+    def __init__(self, file: io.BufferedReader | gzip.GzipFile, most: int):
         self.file, self.most, self.tell = file, most, file.tell
 
     def seek(self, place: int) -> None:

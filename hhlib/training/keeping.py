@@ -139,7 +139,8 @@ def _follow(trainer: "Trainer", run: Run) -> None:
 def _is_best(trainer: "Trainer") -> bool:
     """Whether the last epoch is the best so far with images of full size; without scores, the last always is."""
     scores = pd.Series([row[CHOICES[trainer.recipe.choose]] for row in trainer.history])
-    return len(scores) > trainer.recipe.small_epochs and (scores.isna().all() or scores.iloc[-1] == scores.max())
+    best = scores.isna().all() or scores.iloc[-1] == scores.max()
+    return len(scores) > trainer.recipe.small_epochs and bool(best)
 
 
 def _save_weights(trainer: "Trainer", run: Run) -> None:

@@ -8,6 +8,7 @@ import io
 import pickle
 import pickletools
 import re
+from typing import Literal
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class _Array:
             self.array = _from_bytes(raw, kind, shape, "F" if columns else "C").array
 
 
-def _from_bytes(raw: bytes | str, kind: _Array, shape: tuple, order: str) -> _Array:
+def _from_bytes(raw: bytes | str, kind: _Array, shape: tuple, order: Literal["F", "C"]) -> _Array:
     made = _Array()
     raw = raw.encode("latin1") if isinstance(raw, str) else raw
     made.array = np.frombuffer(raw, dtype=np.dtype(kind.kind)).reshape(shape, order=order)
@@ -64,7 +65,7 @@ def read_pickle(raw: bytes) -> dict:
     try:
         for step, (code, value, _) in enumerate(pickletools.genops(raw)):
             tuples += code.name.startswith("TUPLE")
-            if step == MOST_STEPS or tuples > MOST_TUPLES or ("PUT" in code.name and value > MOST_STEPS):
+            if step == MOST_STEPS or tuples > MOST_TUPLES or ("PUT" in code.name and (value or 0) > MOST_STEPS):
                 raise ValueError(f"it has more than {MOST_STEPS:,} operations, or more than {MOST_TUPLES} tuples")
         found = _Unpickler(io.BytesIO(raw), encoding="latin1").load()
         return {key: value.array if isinstance(value, _Array) else value for key, value in found.items()}
