@@ -119,7 +119,7 @@ def test_a_file_that_is_wrong_is_refused_in_one_sentence(batch, tmp_path, text, 
             ["batches/small.yml", "--profile", "slum"],
             "profile is 'slum', but it must be one of .* Did you mean 'slurm'",
         ),
-        (["batches/small.yml", "-p", "bit", "16"], "there is no setting 'bit'.* Did you mean 'bits'"),
+        (["batches/small.yml", "-p", "bit", "16"], ".*there is no setting 'bit'.* Did you mean 'bits'"),
     ],
 )
 def test_a_call_that_is_wrong_is_refused_before_anything_starts(batch, monkeypatch, capsys, words, message):

@@ -115,7 +115,7 @@ def read(path: str | Path, given: str = "") -> Batch:
     try:
         return _read(path.stem, content, given)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}{', or the command line' if given else ''}: {error}") from error
 
 
 def _read(name: str, content: dict, given: str) -> Batch:
