@@ -112,6 +112,14 @@ def read(path: str | Path, given: str = "") -> Batch:
     """
     path = PROJECT / path
     content = _content(path)
+    try:
+        return _read(path.stem, content, given)
+    except ValueError as error:
+        raise ValueError(f"{path}{', or the command line' if given else ''}: {error}") from error
+
+
+def _read(name: str, content: dict, given: str) -> Batch:
+    """A batch of this name from what its file holds."""
     own = dict(hh.settings.reading.split(given))
     grid = {name: _values(name, own.pop(name, content.get(name, _usual(name)))) for name in GRID}
     variants = content.get("settings") or ""
@@ -126,8 +134,8 @@ def read(path: str | Path, given: str = "") -> Batch:
     first = {}
     for job in jobs:
         if first.setdefault(job.folder, job) is not job:
-            raise ValueError(f"{path} asks for the same run twice: {first[job.folder]}; {job}.")
-    return Batch(path.stem, jobs, _resources(content.get("resources") or {}))
+            raise ValueError(f"the same run is asked for twice: {first[job.folder]}; {job}.")
+    return Batch(name, jobs, _resources(content.get("resources") or {}))
 
 
 def _content(path: Path) -> dict:

@@ -94,7 +94,7 @@ def fuzz(name: str, minutes: float, seed: int) -> dict:
             number += 1
         seconds = time.monotonic() - start
     findings = [path.parent for path in sorted((KEPT / name).glob("*/finding.txt")) if smaller(reader, path.parent)]
-    whole = set().union(*(lines_of(path) for path in reader.covers))
+    whole = set().union(*(lines_of(path) for path in reader.covers if source(path).is_file()))
     row = {"reader": name, "executions": executions, "seconds": round(seconds), "findings": len(findings)}
     row |= {"lines": len(lines & whole), "of_lines": len(whole), "inputs_kept": len(corpus)}
     about = hh.runs.surroundings()
@@ -338,7 +338,7 @@ def write(rows: list[dict]) -> None:
     table = pd.concat([table[~table["reader"].isin([row["reader"] for row in rows])], pd.DataFrame(rows)])
     table = table.sort_values("reader", key=lambda names: names.map([*READERS].index))
     with atomic(TABLE) as draft:
-        table.to_csv(draft, index=False)
+        table.convert_dtypes().to_csv(draft, index=False)
 
 
 if __name__ == "__main__":

@@ -316,11 +316,16 @@ def read_settings(folder: Path) -> None:
 
 _OPCODES = tuple(bytes([code]) for code in b"(.012FIJKLMNPQRSTUVXabcdeghijlopqrstu}]\x80\x81\x82\x85\x86\x8c\x93\x94")
 READERS = {
-    "list": Reader(lists, read_lists, ("hhlib/data/lists.py",), (b" 0", b" 1", b"\t", b"\r\n", b"../", b"\xff\xfe")),
+    "list": Reader(
+        lists,
+        read_lists,
+        ("hhlib/data/lists.py", "hhlib/data/reading.py"),
+        (b" 0", b" 1", b"\t", b"\r\n", b"../", b"\xff\xfe"),
+    ),
     "pickle": Reader(
         pickles,
         read_pickles,
-        ("hhlib/data/sources/cifar.py",),
+        ("hhlib/data/sources/cifar.py", "hhlib/data/sources/pickles.py"),
         (
             *_OPCODES,
             b"cnumpy\ndtype\n",
@@ -333,9 +338,14 @@ READERS = {
     "picture": Reader(pictures, read_picture, ("hhlib/data/files.py",), (b"%!PS", b"Exif\0\0", b"II*\0", b"MM\0*")),
     "annotations": Reader(annotations, read_annotations, ("hhlib/data/sources/coco.py",), (b"id", b"../", b"\\u0000")),
     "archive": Reader(
-        archives, read_archive, ("hhlib/data/download.py",), (b"../", b"/etc/passwd", b"PK\5\6", b"PK\1\2")
+        archives, read_archive, ("hhlib/data/unpacking.py",), (b"../", b"/etc/passwd", b"PK\5\6", b"PK\1\2")
     ),
-    "run": Reader(runs, read_run, ("hhlib/runs.py",), (b"NaN", b"mAP", b",", b"digits", b"csq", b"|O")),
+    "run": Reader(
+        runs,
+        read_run,
+        ("hhlib/runs.py", "hhlib/reading.py", "hhlib/records.py"),
+        (b"NaN", b"mAP", b",", b"digits", b"csq", b"|O"),
+    ),
     "state": Reader(states, read_state, ("hhlib/training/keeping.py",), (*_OPCODES, b"cos\nsystem\n", b"history")),
     "weights": Reader(weights, read_weights, ("hhlib/network/weights.py", "hhlib/network/model.py"), (b"F64", b"I64")),
     "encoder": Reader(encoders, read_encoder, ("hhlib/encoder.py", "hhlib/network/presets.py"), (b"lite0", b"timm:")),

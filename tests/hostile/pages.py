@@ -30,9 +30,7 @@ def styled(cell, **names):
     page, number = cell
     path = next(path for path in tool("publish").NOTEBOOKS if path.name.startswith(page))
     lines = nbformat.read(path, as_version=4).cells[number].source.splitlines()
-    names |= {"pd": pd, "np": np}
-    exec("\n".join(line for line in lines if line.startswith("table = pd")), names)
-    return eval(lines[-1], names).to_html()
+    return eval(lines[-1], names | {"pd": pd})._repr_html_()
 
 
 @hostile("page", "class names with a script, in the tables of the pages", gives="shown as text")

@@ -75,7 +75,7 @@ refused(
         ("a value that does not fit", "bits: many", "bits is 'many'"),
         ("a page that does not exist", "pages: [99]", "there is no notebook '99'"),
         ("pages that are a number", "pages: 3", "own.yml"),
-        ("the same run twice", "settings: {a: clip=1, b: clip=1}", "asks for the same run twice"),
+        ("the same run twice", "settings: {a: clip=1, b: clip=1}", "own.yml: the same run is asked for twice"),
         ("settings that are a list", "settings: [1]", "own.yml"),
         ("a resource that does not exist", "resources: {cores: 1}", "resources is 'cores'"),
         ("resources that are a list", "resources: [1]", "own.yml"),
