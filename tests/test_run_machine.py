@@ -195,4 +195,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestRun = Machine.TestCase
-TestRun.settings = settings(max_examples=settings.default.max_examples // 12)  # each has many steps
+TestRun.settings = settings(max_examples=settings.default.max_examples // 16)  # each has many steps
