@@ -15,8 +15,11 @@ from hhlib.training.scale.processes import replicas, share_normalisation, togeth
 #: One of each kind: a memory bank, database codes, all triplets of a batch, a loss with parameters of its own.
 METHODS = {"hybridhash": {"alpha": 0.5}, "adsh": {"sample": 20}, "dnnh": {}, "greedyhash": {}}
 
+#: A network of three layers: what is tested of trainings does not depend on its size.
+LAYERS = dict(embed_dims=(16, 32, 64), num_heads=(2, 2, 2), depths=(1, 1, 1))
+
 #: Nothing random happens to an image or in the network, so that processes can be compared. Half size, then full.
-RECIPE = dict(epochs=2, batch_size=16, learning_rate=1e-4, shift=0, small_epochs=1, validate_every=2)
+RECIPE = dict(net=LAYERS, epochs=2, batch_size=16, learning_rate=1e-4, shift=0, small_epochs=1, validate_every=2)
 
 #: Of a network that trains in a tenth of a second.
 SMALL = dict(embed_dims=(8, 16, 16), num_heads=(1, 1, 1), depths=(1, 1, 1))
@@ -50,7 +53,7 @@ def normalised_steps() -> list[tuple[float, torch.Tensor]]:
     torch.manual_seed(0)
     images, labels, index = torch.randn(8, 3, 32, 32).double(), torch.eye(4)[torch.arange(8) % 4], torch.arange(8)
     net = (
-        network.create("micro", bits=12, img_size=32, head="normalised", stem="conv", drop_path_rate=0.0)
+        network.create("micro", bits=12, img_size=32, head="normalised", stem="conv", drop_path_rate=0.0, **LAYERS)
         .double()
         .train()
     )

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import pytest
 import hhlib as hh
 
 PROJECT = Path(__file__).parent.parent
-TOOLS = PROJECT / "tools"
 
 
 @pytest.fixture
@@ -134,24 +132,21 @@ def test_the_batches_that_come_with_the_kit_can_be_read(batch, path):
     assert batch.read(path).jobs
 
 
-def call(path, *more):
-    command = [sys.executable, str(TOOLS / "batch.py"), str(path), "--cores", "2", *more]
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-
-
-def test_a_job_that_fails_is_named_the_others_go_on_and_none_is_done_twice(tmp_path):
+def test_a_job_that_fails_is_named_the_others_go_on_and_none_is_done_twice(batch, tmp_path, monkeypatch, capfd):
     """Page 2 looks inside HybridHash, and has nothing to show of a pretrained network."""
     path = written(tmp_path, "network: [lite0, micro]\npages: [2]\nbits: 12\n")
-    where = ["-p", "runs_dir", str(tmp_path / "my runs")]
-    done = call(path, *where)
-    assert done.returncode == 1
-    assert "1 of 2 runs are finished" in done.stdout
-    named = next(x for x in done.stdout.splitlines() if "digits: hybridhash, lite0 network, 12 bits, seed 0" in x)
+    words = [str(path), "--cores", "2", "-p", "runs_dir", str(tmp_path / "my runs")]
+    monkeypatch.setattr(sys, "argv", ["batch.py", *words])
+    monkeypatch.chdir(PROJECT)
+    assert batch.main() == 1
+    said = capfd.readouterr().out
+    assert "1 of 2 runs are finished" in said
+    named = next(x for x in said.splitlines() if "digits: hybridhash, lite0 network, 12 bits, seed 0" in x)
     assert "network is 'lite0', but this page looks inside HybridHash" in named
     logs = {name: tmp_path.glob(f"my runs/batch/*/digits/*-{name}-*/job.log") for name in ("lite0", "micro")}
     lite0, micro = (next(found) for found in logs.values())
     assert json.loads((micro.parent / "pages.json").read_text())["pages"] == ["02"]
-    assert call(path, *where).returncode == 1
+    assert batch.main() == 1
     assert micro.read_text().count("job started") == micro.read_text().count("job ended") == 1
     assert lite0.read_text().count("network is 'lite0'") == 2
 

@@ -150,7 +150,7 @@ def test_another_split_than_that_of_the_run_is_refused(own, animals, tmp_path):
 
 def test_an_untrained_network_is_the_one_that_training_starts_from():
     ex = hh.open(bits=12, device="cpu")
-    start = training.Trainer(several.small_digits(), several.how()).net.state_dict()
+    start = training.Trainer(several.small_digits(), several.how(net={})).net.state_dict()
     assert all(torch.equal(tensor, start[name]) for name, tensor in ex.untrained().state_dict().items())
 
 

@@ -1,7 +1,4 @@
 import itertools
-import os
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -427,14 +424,3 @@ def test_scores_by_class():
     assert metrics.by_class(ap, labels)[:2] == pytest.approx(mean)
     assert np.isnan(metrics.by_class(ap, labels)[2])
     assert metrics.by_class(ap, [0, 2, 0]) == pytest.approx([0.5, np.nan, 0.5], nan_ok=True)
-
-
-def test_evaluation_leaves_the_number_of_threads_alone():
-    """numba's own number would be PyTorch's from then on, and sums would be added in another order."""
-    code = (
-        "import numpy as np, torch; from hhlib import metrics; before = torch.get_num_threads();"
-        "metrics.evaluate(*[np.ones((3, 8)), np.ones((3, 2))] * 2); print(before, torch.get_num_threads())"
-    )
-    surroundings = {k: v for k, v in os.environ.items() if k != "NUMBA_NUM_THREADS"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=surroundings, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1", "1"]

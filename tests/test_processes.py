@@ -50,7 +50,9 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 
 def test_fit_starts_processes_itself_and_their_batches_may_be_micro_batches(tmp_path, capfd):
     handlers = signal.getsignal(signal.SIGINT)
-    patches = dict(net=dict(stem="patch"))  # a convolutional stem normalises each micro-batch by itself
+    patches = dict(
+        net=several.LAYERS | dict(stem="patch")
+    )  # a convolutional stem normalises each micro-batch by itself
     one = training.fit(several.small_digits(), runs.Run(tmp_path / "one"), several.how(**patches), ())
     two = several.how(processes=2, micro_batches=2, **patches)
     run = training.fit(several.small_digits(), runs.Run(tmp_path / "two"), two)

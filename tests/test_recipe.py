@@ -12,6 +12,7 @@ from hhlib import data, losses, network, retrieval, runs, settings, training
 from hhlib.training import keeping, reports, setup, stopping
 
 SHORT = dict(bits=12, device="cpu", precision="float32", epochs=2, batch_size=15, validate_every=2)
+QUICK = SHORT | dict(net=several.LAYERS)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def split():
 
 
 def trainer_of(split, **changes):
-    return training.Trainer(split, settings.read(**SHORT | changes))
+    return training.Trainer(split, settings.read(**QUICK | changes))
 
 
 # --- Muon ------------------------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ def test_what_is_kept_is_the_moving_average_of_the_weights(split, tmp_path):
         trainer.average.update_parameters(trainer.net)
     torch.testing.assert_close(trainer.kept.norm.weight, expected)
     assert not torch.equal(trainer.kept.norm.weight, trainer.net.norm.weight)
-    run = training.fit(split, runs.Run(tmp_path), settings.read(**SHORT | dict(average=0.9)), ())
+    run = training.fit(split, runs.Run(tmp_path), settings.read(**QUICK | dict(average=0.9)), ())
     stored = torch.load(run.path / keeping.STATE, weights_only=True)
     for name, tensor in run.model().state_dict().items():
         assert torch.equal(tensor, stored["average"][f"module.{name}"])
@@ -76,7 +77,7 @@ def test_what_is_kept_is_the_moving_average_of_the_weights(split, tmp_path):
 
 def test_a_run_with_averaged_weights_resumes_as_if_it_had_not_stopped(split, tmp_path):
     how = settings.read(
-        **SHORT | dict(average=0.9, optimizer="muon", alternate=True, balanced=True, paste=True, erase=4)
+        **QUICK | dict(average=0.9, optimizer="muon", alternate=True, balanced=True, paste=True, erase=4)
     )
     whole = training.fit(split, runs.Run(tmp_path / "whole"), how, ())
 
@@ -102,10 +103,10 @@ def test_flip_averaging_gives_the_mean_of_both_outputs_and_the_same_for_a_mirror
 
 
 def test_an_experiment_averages_over_flips_as_its_run_did_and_never_for_digits(tmp_path):
-    ex = hh.open(dataset="digits", runs_dir=str(tmp_path), flip_average=True, **SHORT | dict(epochs=1))
+    ex = hh.open(dataset="digits", runs_dir=str(tmp_path), flip_average=True, **QUICK | dict(epochs=1))
     net = ex.untrained()
     torch.testing.assert_close(ex.encode("query", net=net), retrieval.encode(net, ex.split.query, **statistics(ex)))
-    ex = hh.open(dataset="shapes", runs_dir=str(tmp_path), flip_average=True, **SHORT)
+    ex = hh.open(dataset="shapes", runs_dir=str(tmp_path), flip_average=True, **QUICK)
     images = ex.split.query.batch(range(4))[0]
     net = ex.untrained()
     expected = retrieval.encode(net, images, flip=True, **statistics(ex))

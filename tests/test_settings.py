@@ -226,14 +226,17 @@ def test_make_run_calls_the_runner_with_the_values_of_the_environment():
 
 @pytest.mark.parametrize(
     ("tool", "name", "value", "what"),
-    [("run_notebooks.py", "bitz", "3", "'bitz'"), ("train.py", "resume", "maybe", "resume is 'maybe'")],
+    [("run_notebooks", "bitz", "3", "'bitz'"), ("train", "resume", "maybe", "resume is 'maybe'")],
 )
-def test_the_command_line_refuses_what_python_refuses(tool, name, value, what, tmp_path):
-    command = [sys.executable, f"tools/{tool}", "-p", name, value, "-p", "runs_dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-    assert done.returncode == 2
-    assert what in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_the_command_line_refuses_what_python_refuses(
+    tool, name, value, what, from_tools, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", [f"{tool}.py", "-p", name, value, "-p", "runs_dir", str(tmp_path)])
+    monkeypatch.chdir(PROJECT)
+    assert from_tools(tool).main() == 2
+    said = capsys.readouterr().err
+    assert what in said
+    assert len(said.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ import torch
 from hhlib import losses, metrics, retrieval, runs, settings, training
 from hhlib.training import keeping, reports, stopping
 
-SHORT = dict(epochs=3, batch_size=16, drop_path=0.1, validate_every=1, small_epochs=1, shift=4)
+SHORT = dict(net=several.LAYERS, epochs=3, batch_size=16, drop_path=0.1, validate_every=1, small_epochs=1, shift=4)
 QUICK = dict(epochs=1, small_epochs=0)
 LEARNT = "database_codes.npz"  #: which other methods do not leave
 
@@ -95,8 +95,8 @@ def test_a_run_holds_what_is_needed_to_repeat_it(trained, split):
 
 def test_it_learns(split, tmp_path):
     """45 images by heart: from knowing nothing, 2 ln 2, to far below."""
-    quick = dict(epochs=25, small_epochs=0, batch_size=9, learning_rate=5e-4, shift=0, validation=0, drop_path=0)
-    loss = fit(split, tmp_path, **quick, loss={"alpha": 0.5}).history()["loss"]
+    quick = dict(epochs=25, small_epochs=0, batch_size=9, learning_rate=2e-3, shift=0, validation=0, drop_path=0)
+    loss = fit(replace(split, network_size=16), tmp_path, **quick, loss={"alpha": 0.5}).history()["loss"]
     assert loss[0] > 1.2
     assert loss.iloc[-1] < 1.0
 
@@ -545,9 +545,9 @@ def test_the_released_recipe_trains_from_pretrained_weights(split, tmp_path, hub
 
 def test_weights_that_cannot_be_fetched_or_do_not_exist(split, tmp_path, hub):
     with pytest.raises(ConnectionError, match="nest_tiny_jx .* cannot be reached"):
-        fit(split, tmp_path / "run", pretrained=True, network="tiny", small_epochs=0)
+        fit(split, tmp_path / "run", pretrained=True, network="tiny", small_epochs=0, net={})
     with pytest.raises(ValueError, match="'micro' has no pretrained weights; .* base, small"):
-        fit(split, tmp_path / "run", pretrained=True)
+        fit(split, tmp_path / "run", pretrained=True, net={})
     assert not (tmp_path / "run").exists()
 
 
@@ -572,7 +572,10 @@ def test_asking_for_a_gpu_that_does_not_exist_is_an_error(split, tmp_path):
     [
         (dict(shift=32, small_epochs=0), "shift is 32, .* 32 pixels"),
         (dict(erase=32, small_epochs=0), "erase is 32"),
-        (dict(network="tiny", pretrained=False), "small_epochs is 1, .* multiple of 16"),  # half of 32 is 16: fits
+        (
+            dict(network="tiny", pretrained=False, net={}),
+            "small_epochs is 1, .* multiple of 16",
+        ),  # half of 32 is 16: fits
     ],
 )
 def test_a_recipe_that_does_not_fit_the_images_is_refused(changes, message, split, tmp_path):

@@ -23,7 +23,7 @@ def variants(from_tools):
 
 
 def given(folder, seeds=(0,)):
-    quick = dict(runs_dir=str(folder), epochs="1", validate_every="1", batch_size="50")
+    quick = dict(runs_dir=str(folder), epochs="1", validate_every="1", batch_size="50", image_size="16")
     return SimpleNamespace(parameter=list(quick.items()), seeds=list(seeds))
 
 

@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 from base64 import b64decode
 from datetime import UTC, datetime
 from io import BytesIO
@@ -36,13 +34,6 @@ def test_there_is_a_control_only_where_there_is_a_choice_and_it_has_a_name():
 def test_nothing_to_choose_is_an_error():
     with pytest.raises(ValueError, match="nothing to choose for dataset"):
         widgets.explore(print, live=True, bits=[1], dataset=[])
-
-
-def test_importing_the_library_loads_no_plotting_and_no_widgets():
-    code = "import sys, timm, hhlib.training, hhlib.retrieval; timm.create_model('hybridhash_micro', bits=4);"
-    code += "print([name for name in ('matplotlib.pyplot', 'seaborn', 'ipywidgets', 'faiss') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_figure_is_redrawn_in_its_place(monkeypatch):
