@@ -175,9 +175,7 @@ class Experiment:
         mean, std = self._statistics
         recipe = self.run.parameters["recipe"] if self.has("run.json") else vars(self.settings.recipe)
         how = dict(mean=mean, std=std, precision=self.precision, flip=recipe["flip_average"] and self.split.flip)
-        images = self._images(what)
-        if self.backbone is not None:
-            images = self._vectors(images, self.backbone)
+        images = self._images(what) if self.backbone is None else self._vectors(self._images(what), self.backbone)
         return retrieval.encode(self.net if net is None else net, images, **how)
 
     def _vectors(self, images: data.Part | Tensor, backbone: features.Backbone) -> data.Part | Tensor:
@@ -218,8 +216,8 @@ class Experiment:
                 codes["database"] = retrieval.pack(self.encode("database")) if learnt is None else learnt
                 kept = {f"{part}_codes": packed for part, packed in codes.items()}
                 kept |= {f"{part}_labels": labels for part, labels in self.labels.items()}
-                if self.split.query.pool.paths:
-                    kept |= {f"{part}_paths": np.array(self._part(part).paths) for part in codes}
+                paths = codes if self.split.query.pool.paths else ()
+                kept |= {f"{part}_paths": np.array(self._part(part).paths) for part in paths}
                 self.run.save_codes(**kept, bits=np.array(self.settings.bits))
         stored = self.run.codes()
         return {part: stored[f"{part}_codes"] for part in ("query", "database")}
@@ -254,7 +252,7 @@ class Experiment:
                 remarks.append("the epoch was chosen on the query set, which makes scores better than they are")
             beside = dict(chance=metrics.chance(*self.labels.values(), topk=scores["topk"]), split=audit["verdict"])
             beside |= dict(interval=metrics.interval(scores["ap"]["expected"]), remarks=remarks)
-            beside |= dict(database_codes_learnt=self.run.database_codes() is not None)
+            beside["database_codes_learnt"] = self.run.database_codes() is not None
             self.run.save_metrics(scores, **beside)
             return scores | beside
 

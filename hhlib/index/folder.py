@@ -23,9 +23,7 @@ from hhlib.common import check_whole, nearest, resolve, saving
 from hhlib.data import ImageFiles, scan, square_picture
 from hhlib.index import encoding, searching
 from hhlib.index.encoding import Picture, Report
-from hhlib.index.store import Segment, Store
-from hhlib.metrics.packing import check_packed
-from hhlib.reading import Damaged, reading
+from hhlib.index.store import Store
 
 
 class Hit(NamedTuple):
@@ -68,19 +66,8 @@ class Index:
         self.model, self.report = self.encoder.digest(), Report()
         if self.model != about["model"]:
             raise ValueError(f"{where / 'encoder'} is not the encoder of this index; build the index again elsewhere.")
-        for name, segment in zip(self.store.names, self.store.segments, strict=True):
-            self._check(where / "segments" / name, segment)
-
-    def _check(self, folder: Path, segment: Segment) -> None:
-        """Raise ValueError unless the codes and vectors of a segment are as long as the encoder's."""
-        if self.bits % 8 or segment.codes.shape[1:] != (self.bits // 8,):  # what is longer than a byte, to the end
-            with reading(folder / "codes.npy", f"codes of {self.bits} bits"):
-                check_packed("codes", np.asarray(segment.codes), self.bits)
         wide = {"none": None, "outputs": self.bits}.get(self.vectors, getattr(self.encoder.backbone, "num_features", 0))
-        if (segment.vectors is None) != (wide is None) or (wide and segment.vectors.shape[1:] != (wide,)):
-            found = None if segment.vectors is None else segment.vectors.shape
-            raise Damaged(f"{folder} has vectors of shape {found}, but an index with vectors {self.vectors!r} "
-                          f"needs {'none' if wide is None else f'(n, {wide})'}.")  # fmt: skip
+        self.store.check(self.bits, wide)
 
     def __len__(self) -> int:
         return len(self.store)

@@ -24,6 +24,7 @@ import numpy as np
 
 from hhlib.common import atomic, check_choice, saving
 from hhlib.locking import held
+from hhlib.metrics.packing import check_packed
 from hhlib.reading import Damaged, read_array, read_json, reading
 
 FORMAT = 1  #: changes when older versions could not read what is written
@@ -169,6 +170,17 @@ class Store:
         names = about.pop("segments")
         segments = [read_segment(self.folder / "segments" / name) for name in names]
         self.about, self.names, self.segments = about, names, segments
+
+    def check(self, bits: int, wide: int | None) -> None:
+        """Raise ValueError unless codes have `bits` bits, and vectors `wide` numbers, or are not there if it is None."""
+        for name, segment in zip(self.names, self.segments, strict=True):
+            if bits % 8 or segment.codes.shape[1:] != (bits // 8,):  # what is longer than a byte, to the end
+                with reading(self.folder / "segments" / name / "codes.npy", f"codes of {bits} bits"):
+                    check_packed("codes", np.asarray(segment.codes), bits)
+            found = None if segment.vectors is None else segment.vectors.shape[1]
+            if found != wide:
+                raise Damaged(f"{self.folder / 'segments' / name} has {found or 'no'} numbers a vector, but this index "
+                              f"needs {wide or 'none'}.")  # fmt: skip
 
     def __len__(self) -> int:
         return sum(map(len, self.segments))

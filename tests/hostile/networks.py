@@ -123,9 +123,9 @@ refused(
     "checkpoint",
     record,
     [
-        ("a record of a million layers", {"depths": [1, 1, 10**6]}, "depths", "runfiles"),
-        ("a record of layers a million wide", {"embed_dims": [8, 8, 10**6]}, "embed_dims", "runfiles"),
-        ("a record of pictures of a million pixels a side", {"img_size": 10**6}, "img_size", "runfiles"),
+        ("a record of a million layers", {"depths": [1, 1, 10**6]}, "depths"),
+        ("a record of layers a million wide", {"embed_dims": [8, 8, 10**6]}, "embed_dims"),
+        ("a record of pictures of a million pixels a side", {"img_size": 10**6}, "img_size"),
         (
             "a record of a billion bits",
             {"bits": 10**9},
@@ -134,11 +134,11 @@ refused(
         ("a record of no layers", {"depths": [0, 0, 0]}, "depths"),
         ("a record of two levels", {"depths": [1, 1]}, "it must be three positive whole numbers"),
         ("a record of half a layer", {"depths": [1, 1, 0.5]}, "depths"),
-        ("a record of layers that are text", {"depths": "111"}, "depths", "runfiles"),
+        ("a record of layers that are text", {"depths": "111"}, "depths"),
         ("a record of a negative width", {"embed_dims": [8, -8, 8]}, "embed_dims"),
         ("a record of another head", {"head": "../x"}, "head is '../x', but it must be one of"),
         ("a record of an unknown network", {"name": "../../x"}, "network is '../../x', but it must be"),
-        ("a record of an argument that no network has", {"harm": 1}, "harm", "runfiles"),
+        ("a record of an argument that no network has", {"harm": 1}, "harm"),
         ("a record of layers left out with certainty", {"drop_path_rate": 1.0}, "drop_path_rate is 1.0"),
     ],
 )
@@ -163,7 +163,7 @@ refused(
         ("a configuration with another argument", {"harm": 1}, "config.json"),
         ("a configuration without a network", {"model": None}, "config.json"),
         ("a configuration of no precision", {"precision": "int1"}, "precision is 'int1'"),
-        ("a configuration of a mean that is no number", {"mean": ["a", 0, 0]}, "config.json", "runfiles"),
+        ("a configuration of a mean that is no number", {"mean": ["a", 0, 0]}, "config.json"),
     ],
 )
 
@@ -190,6 +190,6 @@ refused(
         ("cut short", b"PK\3\4" + bytes(100), "training_state.pt cannot be read"),
         ("nothing", b"", "training_state.pt cannot be read"),
         ("a list", lambda _: [1, 2], "training_state.pt cannot be read"),
-        ("no weights", lambda whole: {"history": []}, "training_state", "runfiles"),
+        ("no weights", lambda whole: {"history": []}, "training_state"),
     ],
 )

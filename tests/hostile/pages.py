@@ -184,7 +184,7 @@ def drawn(*titles):
     plt.close("all")
 
 
-@hostile("page", "class names with dollars, in a figure", gives="drawn as they are", awaits="files")
+@hostile("page", "class names with dollars, in a figure", gives="drawn as they are")
 def _(folder):
     drawn("Ba$$in", r"$\frac$", "a $b$ c")
 

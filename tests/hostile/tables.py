@@ -36,8 +36,8 @@ refused(
         ("a zero byte", "path,labels\na\0.jpg,cat\n", "own.csv"),
         ("a field of 200 KB", "path,labels\na.jpg," + "x" * 200_000, "field larger than field limit"),
         ("a quote that is never closed", 'path,labels\n"a.jpg,cat\n', "own.csv"),
-        ("a head of 100 KB", "x" * 100_000 + ",labels\n", "needs path and labels", "files"),
-        ("a path of 5,000 characters", f"path,labels\n{'x' * 5000},cat\n", "line 2", "files"),
+        ("a head of 100 KB", "x" * 100_000 + ",labels\n", "needs path and labels"),
+        ("a path of 5,000 characters", f"path,labels\n{'x' * 5000},cat\n", "line 2"),
     ],
 )
 
@@ -95,13 +95,13 @@ refused(
         ("labels of 10", {"data": IMAGES, "labels": [1, 10]}, "data_batch_1"),
         ("negative labels", {"data": IMAGES, "labels": [1, -1]}, "data_batch_1"),
         ("labels that are text", {"data": IMAGES, "labels": ["cat", "dog"]}, "data_batch_1"),
-        ("labels that are huge", {"data": IMAGES, "labels": [1, 2**70]}, "data_batch_1", "files"),
+        ("labels that are huge", {"data": IMAGES, "labels": [1, 2**70]}, "data_batch_1"),
         ("more labels than pictures", {"data": IMAGES, "labels": [1, 2, 3]}, "data_batch_1"),
         ("pictures of floats", {"data": IMAGES.astype(float), "labels": [1, 2]}, "data_batch_1"),
         ("pictures of another size", {"data": IMAGES[:, :100], "labels": [1, 2]}, "data_batch_1"),
-        ("a state of NumPy's types that ends the process", SHAPED, "data_batch_1", "files"),
-        ("a name that stands for an object elsewhere", b"Q", "data_batch_1", "files"),
-        ("a frame longer than any file", b"\x80\x04\x95" + b"\xff" * 8 + b"N.", "data_batch_1", "files"),
+        ("a state of NumPy's types that ends the process", SHAPED, "data_batch_1"),
+        ("a name that stands for an object elsewhere", b"Q", "data_batch_1"),
+        ("a frame longer than any file", b"\x80\x04\x95" + b"\xff" * 8 + b"N.", "data_batch_1"),
         ("10,000 lists in each other", b"(l" * 10_000 + b".", "data_batch_1"),
     ],
 )
@@ -135,8 +135,8 @@ refused(
         ),
         ("an annotation of no picture", {"annotations": [{"image_id": 9, "category_id": 1}]}, "which is not listed"),
         ("a picture in another folder", {"images": [{"id": 3, "file_name": "../x.jpg"}]}, "is not in train2014 itself"),
-        ("an id that is a list", {"annotations": [{"image_id": [], "category_id": 1}]}, "instances_train2014", "files"),
-        ("10,000 lists in each other", "[" * 10_000, "instances_train2014.json", "files"),
+        ("an id that is a list", {"annotations": [{"image_id": [], "category_id": 1}]}, "instances_train2014"),
+        ("10,000 lists in each other", "[" * 10_000, "instances_train2014.json"),
     ],
 )
 
