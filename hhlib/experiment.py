@@ -203,8 +203,7 @@ class Experiment:
     def codes(self) -> dict[str, np.ndarray]:
         """Packed codes (n, ceil(K/8)) uint8 of "query" and "database"; encoded once, then kept in the run's codes.npz.
 
-        Of an asymmetric method, the database's codes are those it learnt with the labels; `encode("database")` gives
-        what the network says instead.
+        The database's of an asymmetric method are those it learnt; `encode("database")` gives the network's.
         """
         self.need("model.safetensors")
         if self.run.record["data"]["fingerprint"] != self.split.fingerprint():

@@ -59,10 +59,11 @@ def test_imports_point_down_only(path):
 
 def test_the_library_is_thin():
     """It was 6,884 lines before pretrained backbones came in, 7,599 before own pictures, index, shell and export did,
-    and 9,480 before the bar of each page and the comparison with reference values did, which are about 100.
+    9,480 before the bar of each page and the comparison with reference values did, and 9,617 before every file that
+    may come from a stranger was read within bounds, folders were locked and faults were told in a sentence.
     """
     lines = {path: len(path.read_text().splitlines()) for path in (PROJECT / "hhlib").rglob("*.py")}
-    assert sum(lines.values()) <= 9_650
+    assert sum(lines.values()) <= 10_900
     assert max(lines.values()) <= 300
 
 

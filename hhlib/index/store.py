@@ -172,7 +172,7 @@ class Store:
         self.about, self.names, self.segments = about, names, segments
 
     def check(self, bits: int, wide: int | None) -> None:
-        """Raise ValueError unless codes have `bits` bits, and vectors `wide` numbers, or are not there if it is None."""
+        """Raise ValueError unless codes have `bits` bits and vectors `wide` numbers; None: there are no vectors."""
         for name, segment in zip(self.names, self.segments, strict=True):
             if bits % 8 or segment.codes.shape[1:] != (bits // 8,):  # what is longer than a byte, to the end
                 with reading(self.folder / "segments" / name / "codes.npy", f"codes of {bits} bits"):
