@@ -145,7 +145,7 @@ class Batch:
         for path in sorted(file.parent for file in folder.glob("**/pages.json")):
             name = str(path.relative_to(folder))
             found |= {f"{name}/{file}": content for file, content in read(path).items()}
-            found[f"{name}/ends"] = (path / "job.log").read_text().count("with exit code 0")
+            found[f"{name}/ends"] = (path / "job.log").read_text(encoding="utf-8").count("with exit code 0")
         return found
 
 

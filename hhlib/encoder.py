@@ -185,9 +185,9 @@ def see_with(encoder: Encoder, backbone: features.Backbone, *, trained_on: str |
             f"the head was trained on vectors of {trained_on}, but {backbone.name} with pictures of {backbone.size} "
             f"pixels gives {' or '.join(tags)}."
         )
-    assert encoder.backbone is not None  # see `Encoder`
-    own = encoder.backbone.state_dict()  # all but the classifier
-    network.fill(encoder.backbone, {name: x for name, x in backbone.net.state_dict().items() if name in own})
+    inner: nn.Module = encoder.backbone  # pyrefly: ignore[bad-assignment], as of every encoder that needs one
+    own = inner.state_dict()  # all but the classifier
+    network.fill(inner, {name: x for name, x in backbone.net.state_dict().items() if name in own})
 
 
 def facts_for_card(run: Run) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _tell(folder: Path, doing: str) -> None:
     """Say who has the lock; it holds without that."""
     about = {"doing": doing, "host": platform.node(), "process": os.getpid()}
     with suppress(OSError), atomic(folder / HOLDER) as draft:
-        draft.write_text(json.dumps(about | {"since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}))
+        draft.write_text(json.dumps(about | {"since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}), encoding="utf-8")
 
 
 def _holder(folder: Path) -> str:

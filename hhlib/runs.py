@@ -161,7 +161,7 @@ def _commit() -> str | None:
 def _cpu() -> str:
     """The processor's name, where the system says it."""
     file = Path("/proc/cpuinfo")
-    told = file.read_text(errors="replace") if file.is_file() else ""
+    told = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     names = (x.partition(": ")[2] for x in told.splitlines() if x.startswith("model name"))
     return next(names, platform.processor())
 

@@ -12,6 +12,7 @@ from packaging.specifiers import SpecifierSet
 PROJECT = Path(__file__).parent.parent
 #: They start a cluster, on Linux.
 OF_LINUX = {"no_cluster.py", "private_slurm.py", "try_imagenet.py", "try_kubernetes.py", "try_slurm.py"}
+OF_LINUX |= {"fuzz.py", "mutate.py"}  # each input is read in a fork of the process
 #: What Python lacks on Windows or, like the last three of os, on macOS.
 LACKING = {
     "os": """chown chroot fork forkpty getegid geteuid getgid getgroups getloadavg getpgid getuid killpg lchown mkfifo

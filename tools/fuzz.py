@@ -104,7 +104,7 @@ def fuzz(name: str, minutes: float, seed: int) -> dict:
         f"{name}: {executions:,} executions, {executions / seconds:,.0f} a second; {reached}; {len(findings)} findings"
     )
     for folder in findings:
-        print(f"  {folder}: {(folder / 'finding.txt').read_text().splitlines()[0]}")
+        print(f"  {folder}: {(folder / 'finding.txt').read_text(encoding='utf-8').splitlines()[0]}")
     return row
 
 
@@ -165,17 +165,17 @@ class Child:
 
     def _fault(self) -> str:
         file = self.place / "fault"
-        return file.read_text() if file.is_file() else ""
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
     def _work(self, cases: Iterator[Case], known: set | None) -> None:
         """In the child: try the inputs, keep findings, note lines."""
         os.chdir(self.place)
-        faulthandler.enable((self.place / "fault").open("w"))
+        faulthandler.enable((self.place / "fault").open("w", encoding="utf-8"))
         warnings.simplefilter("ignore")
         silence = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(silence, stream)
-        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        now = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, now + MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         notes, fresh = Lines(self.reader, known), []
@@ -291,13 +291,13 @@ def lone(reader: Reader, case: Case) -> Finding | None:
         child = Child(reader, Path(place) / "one", Path(place) / "kept")
         child.run([case], Random(0), None, only=True)
         found = next((Path(place) / "kept").glob("*/finding.txt"), None)
-        return None if found is None else tuple((found.read_text() + "\n").split("\n", 1))
+        return None if found is None else tuple((found.read_text(encoding="utf-8") + "\n").split("\n", 1))
 
 
 def smaller(reader: Reader, folder: Path) -> bool:
     """Take pieces out of a finding's files as long as the same is wrong -> False if it does not come again."""
     case, tries, start = read_case(folder), 0, time.monotonic()
-    wanted = (folder / "finding.txt").read_text().split("\n")[0]
+    wanted = (folder / "finding.txt").read_text(encoding="utf-8").split("\n")[0]
     if (found := lone(reader, case)) is None or found[0] != wanted:
         shutil.rmtree(folder)
         return False

@@ -167,7 +167,7 @@ def annotations(folder: Path) -> list[Case]:
     for year in sources.coco.YEARS:
         for place in ("annotations", year):
             (folder / "coco" / place).mkdir(parents=True, exist_ok=True)
-        (folder / f"coco/annotations/instances_{year}.json").write_text(content)
+        (folder / f"coco/annotations/instances_{year}.json").write_text(content, encoding="utf-8")
         (folder / f"coco/{year}/x.jpg").write_bytes(b"x")
     return [taken(folder)]
 

@@ -85,8 +85,8 @@ def publish(folder: Path) -> list[str]:
 def _whole(path: Path) -> bool:
     """Whether an executed page can be read; one that was being written when the disk was full, or at a kill, cannot."""
     try:
-        nbformat.read(path, as_version=4)
-    except nbformat.reader.NotJSONError:
-        print(f"{path} is cut short, and left out; run the page again.")
+        executed(path)
+    except ValueError as error:
+        print(f"{error} It is left out.")
         return False
     return True

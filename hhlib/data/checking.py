@@ -1,6 +1,7 @@
 """Whether pictures can be opened, found out before any work starts, and once for each picture."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hhlib.data.files import DECODER, Unusable, fact_of, read_picture, threads
 BLOCK = 512  # pictures between two moves of the bar
 
 
-def unusable(root: Path, paths: list[str], verdicts: Path) -> dict[str, list[str]]:
+def unusable(root: Path, paths: Sequence[str], verdicts: Path) -> dict[str, list[str]]:
     """Open every picture at a small scale -> those that cannot be used, by their reason, as `Scan.trouble` has them.
 
     `verdicts` is a file that keeps which pictures were fine, by path, size and date: they are not opened again.

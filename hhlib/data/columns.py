@@ -33,8 +33,7 @@ def column_order(
             best = order, how, differ
         if not len(differ):
             break
-    assert best is not None  # there is always the order in which they stand
-    return best
+    return best  # pyrefly: ignore[bad-return], there is always the order in which they stand
 
 
 def _orders(listed, known, names, classes) -> Iterator[tuple[np.ndarray, str]]:

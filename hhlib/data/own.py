@@ -99,14 +99,13 @@ def _complain(root: Path, trouble: dict[str, list[str]], skip: bool) -> None:
 def _read_table(table: Path, *, size: int, skip: bool, verdicts: Path) -> tuple[Pool, None]:
     """`table_pool`, with all pictures opened."""
     pool = table_pool(table, size=size, skip=skip)
-    assert isinstance(pool.images, ImageFiles)
-    assert pool.paths is not None
-    trouble = unusable(pool.images.root, pool.paths, verdicts)
+    files: ImageFiles = pool.images  # pyrefly: ignore[bad-assignment], as of every table
+    trouble = unusable(files.root, files.paths, verdicts)
     _complain(table, trouble, skip)
     wrong = {path for which in trouble.values() for path in which}
-    fine = [row for row, path in enumerate(pool.paths) if path not in wrong]
-    paths, where = [pool.paths[row] for row in fine], [pool.images.where(row) for row in fine]
-    images = ImageFiles(pool.images.root, paths, size, where.__getitem__)
+    fine = [row for row, path in enumerate(files.paths) if path not in wrong]
+    paths, where = [files.paths[row] for row in fine], [files.where(row) for row in fine]
+    images = ImageFiles(files.root, paths, size, where.__getitem__)
     return replace(pool, images=images, labels=pool.labels[fine], paths=paths), None
 
 

@@ -83,14 +83,12 @@ def _(folder):
     assert "<script" not in html
 
 
-@hostile("page", "settings of a run with a script, in the bar of a page", gives="they are shown as text")
+@hostile("page", "settings of a run with a script, in the bar of a page", says="optimizer is .* but it must be one of")
 def _(folder):
     run = run_in(folder)
     recipe = run.parameters["recipe"] | {"optimizer": SCRIPT}
     runs.write_json(folder / "run.json", run.record | {"parameters": run.parameters | {"recipe": recipe}})
-    html = barred(run, settings.read(runs_dir=folder, live=False))
-    assert f"optimizer = {SHOWN}" in html
-    assert "<script" not in html
+    barred(run, settings.read(runs_dir=folder, live=False))
 
 
 def start_page(folder, caption="", **scores):
@@ -165,10 +163,10 @@ def _(folder):
     assert tool("publish").publish(folder) == []
 
 
-@hostile("notebook", "a page that is no notebook", says="00_why_hashing.ipynb is no notebook")
+@hostile("notebook", "a page that is no notebook", gives="it is named and left out")
 def _(folder):
     (folder / "00_why_hashing.ipynb").write_text("{")
-    tool("publish").publish(folder)
+    assert tool("publish").publish(folder) == []
 
 
 @hostile("page", "formulas that LaTeX would run", gives="signs, and no command")
