@@ -354,6 +354,20 @@ def test_codes_and_scores_of_weights_that_are_replaced_go_with_them(split, tmp_p
     assert kept(runs.Run(tmp_path)).keys() == {"run.json", *keeping.MADE} - {"codes.npz", "metrics.json", LEARNT}
 
 
+def test_a_network_whose_state_was_lost_is_kept(split, tmp_path):
+    run = fit(split, tmp_path, epochs=3)
+    whole = kept(run)
+    (tmp_path / "training_state.pt").rename(tmp_path / "elsewhere")
+    again = kept(fit(split, tmp_path, epochs=3))  # from the state before
+    assert all(again[name] == whole[name] for name in ("model.safetensors", "history.csv"))
+    for name in ("training_state.pt", keeping.PREVIOUS):
+        (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match="holds a network of 3 epochs, but no training_state.pt .* resume=false"):
+        fit(split, tmp_path, epochs=3)
+    assert kept(run)["model.safetensors"] == whole["model.safetensors"]
+    assert len(fit(split, tmp_path, epochs=3, resume=False).history()) == 3
+
+
 def test_files_that_were_lost_beside_a_state_come_back_or_the_run_is_refused(split, tmp_path):
     changes = dict(epochs=2, small_epochs=0)
     run = fit(split, tmp_path, **changes, validation=0)

@@ -46,9 +46,18 @@ def begin(trainer: "Trainer", run: Run) -> None:
 
 
 def earlier_states(run: Run, record: dict) -> list[Path]:
-    """The states of an earlier run in this folder, the newest first; refuses one with other parameters."""
-    path = run.path / STATE
-    if not path.is_file():
+    """The states of an earlier run in this folder, the newest first; refuses one with other parameters.
+
+    A network of several epochs without a state is refused too: training afresh would delete it.
+    """
+    found = [run.path / name for name in (STATE, PREVIOUS) if (run.path / name).is_file()]
+    if not found:
+        trained = (run.path / WEIGHTS).is_file() and (run.path / "history.csv").is_file() and len(run.history())
+        if trained > 1:  # a training killed in its first epoch may have left weights, too
+            raise ValueError(
+                f"{run.path} holds a network of {trained} epochs, but no {STATE} to go on from; use resume=false to "
+                "train afresh, or another runs_dir to keep it."
+            )
         return []
     kept_since, new = ("classes", "image_size", "flip"), _comparable(record)
     with reading(run.path / "run.json", "the record of a run"):
@@ -60,7 +69,7 @@ def earlier_states(run: Run, record: dict) -> list[Path]:
                 f"{run.path} holds a run with {name} = {before!r}, but {now!r} is asked for; "
                 "use resume=false to train afresh, or another runs_dir to keep both."
             )
-    return [file for file in (path, path.with_name(PREVIOUS)) if file.is_file()]
+    return found
 
 
 def _restore(trainer: "Trainer", files: list[Path]) -> None:
