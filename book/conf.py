@@ -21,6 +21,7 @@ include_patterns = [
     "batches/README.md",
     "benchmarks/README.md",
     "results/README.md",
+    "SECURITY.md",
     "results/*/README.md",
 ]
 # folders that may be large, and need not be walked through
