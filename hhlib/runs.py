@@ -90,21 +90,22 @@ def row(run: "Run") -> dict:
     record, scores, pages = run.record, run.metrics(), run.path / "pages.json"
     parameters, where, facts = record["parameters"], record.get("machine", {}), record.get("data", {})
     history = run.history() if (run.path / "history.csv").is_file() else pd.DataFrame(columns=["validation_map"])
-    found = {name: parameters[name] for name in NAMED} | {"family": losses.method(parameters["method"]).family}
-    variant = read_json(pages, "what a batch says of a run")["variant"] if pages.is_file() else ""
-    found |= {"variant": variant}  # its name in a batch
-    found |= {"settings": settings_of(record), "fingerprint": facts.get("fingerprint")}
-    found |= {part: facts.get("sizes", {}).get(part) for part in ("query", "train", "database")}
-    found |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
-    found |= dict(zip(("low", "high"), scores.get("interval", (math.nan, math.nan)), strict=True))
-    found |= {"chance": scores.get("chance", math.nan), "topk": scores.get("topk")}
-    found |= {"validation": history["validation_map"].max(), "chosen_on": parameters["recipe"]["choose"]}
-    found |= {"database_codes_learnt": scores.get("database_codes_learnt", False)}
-    found |= {"minutes": run.seconds() / 60}
-    found |= {"epochs": parameters["recipe"]["epochs"], "precision": parameters.get("precision")}
-    found |= {name: record.get("packages", {}).get(name) for name in ("torch", "timm")}
-    found |= {name: record.get(name) for name in ("python", "git_commit")}
-    return found | {name: where.get(name) for name in ("system", "cpu", "cpu_threads", "gpu")}
+    with reading(run.path / "run.json", "the record of a run"):
+        found = {name: parameters[name] for name in NAMED} | {"family": losses.method(parameters["method"]).family}
+        variant = read_json(pages, "what a batch says of a run")["variant"] if pages.is_file() else ""
+        found |= {"variant": variant}  # its name in a batch
+        found |= {"settings": settings_of(record), "fingerprint": facts.get("fingerprint")}
+        found |= {part: facts.get("sizes", {}).get(part) for part in ("query", "train", "database")}
+        found |= {kind: scores["map"][kind] for kind in ("expected", "worst", "best")}
+        found |= dict(zip(("low", "high"), scores.get("interval", (math.nan, math.nan)), strict=True))
+        found |= {"chance": scores.get("chance", math.nan), "topk": scores.get("topk")}
+        found |= {"validation": history["validation_map"].max(), "chosen_on": parameters["recipe"]["choose"]}
+        found |= {"database_codes_learnt": scores.get("database_codes_learnt", False)}
+        found |= {"minutes": run.seconds() / 60}
+        found |= {"epochs": parameters["recipe"]["epochs"], "precision": parameters.get("precision")}
+        found |= {name: record.get("packages", {}).get(name) for name in ("torch", "timm")}
+        found |= {name: record.get(name) for name in ("python", "git_commit")}
+        return found | {name: where.get(name) for name in ("system", "cpu", "cpu_threads", "gpu")}
 
 
 def settings_of(record: dict) -> str:

@@ -107,12 +107,13 @@ def test_runs_that_cannot_be_read_are_named_and_left_out(tmp_path, capsys):
         ("old", "metrics.json", '{"mAP": 0.5}'),
         ("odd", "run.json", '{"parameters": {"dataset": "digits", "method": "none", "recipe": {}}}'),
         ("list", "run.json", "[1, 2]"),
+        ("packages", "run.json", '{"parameters": {"dataset": "digits", "method": "csq", "recipe": {}}, "packages": 3}'),
     ]:
         path = evaluated(tmp_path / "digits" / name).path / file
         path.unlink() if content is None else path.write_text(content)
     assert len(runs.table(tmp_path)) == 1
     said = capsys.readouterr().out
-    for name in ("no_record", "cut_short", "old", "odd", "list"):
+    for name in ("no_record", "cut_short", "old", "odd", "list", "packages"):
         assert f"{name} is left out: " in said
 
 
