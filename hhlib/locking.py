@@ -94,11 +94,5 @@ def _holder(folder: Path) -> str:
     try:
         about = json.loads((folder / HOLDER).read_bytes()[:1000])
         return "{doing} on {host}, process {process}, since {since}".format(**about)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        RecursionError,
-    ):  # it has just begun, or another version wrote it
-        return "another process works in it"
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "another process works in it"  # it has just begun, or another version wrote it

@@ -94,7 +94,7 @@ def fuzz(name: str, minutes: float, seed: int) -> dict:
             number += 1
         seconds = time.monotonic() - start
     findings = [path.parent for path in sorted((KEPT / name).glob("*/finding.txt")) if smaller(reader, path.parent)]
-    whole = set().union(*(lines_of(path) for path in reader.covers if source(path).is_file()))
+    whole = set().union(*(lines_of(path) for path in reader.covers))
     row = {"reader": name, "executions": executions, "seconds": round(seconds), "findings": len(findings)}
     row |= {"lines": len(lines & whole), "of_lines": len(whole), "inputs_kept": len(corpus)}
     about = hh.runs.surroundings()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hhlib import data, runs, training
 from hhlib import network as networks
-from hhlib.common import check_bits, check_choice, check_whole, resolve, saving
+from hhlib.common import check_bits, check_choice, check_whole, resolve
 from hhlib.encoder import Encoder, encoder_of
 from hhlib.index import encoding, store, unsupervised
 from hhlib.index.encoding import Report
@@ -137,8 +137,7 @@ def _begin(folder: Path, encoder: Encoder, where: Path, kind: str, report: Repor
         sample, blocks = pictures[:SAMPLE], encoding.Blocks(where, encoder)
         encoding.look(encoder, sample, blocks, report, workers)
         unsupervised.fit(encoder, encoding.seen(blocks, sample), seed)
-    with saving(where / "encoder" / "model.safetensors"):
-        encoder.save_pretrained(where / "encoder")
+    encoder.save_pretrained(where / "encoder")
     about = {"root": str(folder), "level": level, "vectors": kind, "model": encoder.digest()}
     store.Store.create(where, about | {"built": False})
 

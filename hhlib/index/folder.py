@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hhlib import encoder as encoders
 from hhlib import retrieval, training
-from hhlib.common import check_whole, nearest, resolve, saving
+from hhlib.common import check_whole, nearest, resolve
 from hhlib.data import ImageFiles, scan, square_picture
 from hhlib.index import encoding, searching
 from hhlib.index.encoding import Picture, Report
@@ -235,8 +235,7 @@ class Index:
         where = resolve(where)
         if where.exists():
             raise ValueError(f"{where} exists already, but a copy of an index needs a new folder.")
-        with saving(where / "encoder" / "model.safetensors"):
-            self.encoder.save_pretrained(where / "encoder")
+        self.encoder.save_pretrained(where / "encoder")
         Store.create(where, self.store.about | {"built": False}).change(self.store.segments)
         return Index(where, self.encoder.device.type)
 

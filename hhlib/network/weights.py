@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from hhlib.common import saving
 from hhlib.reading import Damaged, read_tensors, reading
 
 if TYPE_CHECKING:
@@ -87,6 +88,11 @@ def load_weights(net: nn.Module, path: Path) -> MatchReport:
 
 class Published(PyTorchModelHubMixin):
     """What has `save_pretrained` and `from_pretrained`; the latter checks arguments and weights as everything here."""
+
+    def save_pretrained(self, where: str | Path, **how):
+        """Written to a folder: arguments, weights and model card; `Unwritable` if the disk is full or read-only."""
+        with saving(Path(where) / "model.safetensors"):
+            return super().save_pretrained(where, **how)
 
     @classmethod
     def from_pretrained(cls, where: str | Path, **how):

@@ -46,11 +46,11 @@ def fit(split: Split, run: Run, settings: Settings, reports: Iterable[Report] = 
 
 
 def _fit(split: Split, run: Run, settings: Settings, reports: list[Report]) -> None:
-    goes_on = settings.resume and (run.path / keeping.STATE).is_file()
+    goes_on = settings.resume and bool(keeping.states(run))
     trainer = Trainer(split, settings, fresh=not goes_on)
     first = os.environ.get("RANK", "0") == "0"  # of several processes, this one writes
     with held(run.path, "training") if first else nullcontext():
-        if goes_on != (settings.resume and (run.path / keeping.STATE).is_file()):
+        if goes_on != (settings.resume and bool(keeping.states(run))):
             raise RuntimeError(f"another process was at work in {run.path} just now; run this again.")
         keeping.begin(trainer, run)
         trainer.fit(run, reports)

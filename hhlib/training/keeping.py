@@ -45,13 +45,17 @@ def begin(trainer: "Trainer", run: Run) -> None:
         write_json(run.path / "run.json", trainer.record | surroundings())
 
 
+def states(run: Run) -> list[Path]:
+    """The states that are in a run's folder, the newest first."""
+    return [run.path / name for name in (STATE, PREVIOUS) if (run.path / name).is_file()]
+
+
 def earlier_states(run: Run, record: dict) -> list[Path]:
     """The states of an earlier run in this folder, the newest first; refuses one with other parameters.
 
     A network of several epochs without a state is refused too: training afresh would delete it.
     """
-    found = [run.path / name for name in (STATE, PREVIOUS) if (run.path / name).is_file()]
-    if not found:
+    if not (found := states(run)):
         trained = (run.path / WEIGHTS).is_file() and (run.path / "history.csv").is_file() and len(run.history())
         if trained > 1:  # a training killed in its first epoch may have left weights, too
             raise ValueError(
@@ -136,7 +140,7 @@ def _follow(trainer: "Trainer", run: Run) -> None:
     full_size = len(trainer.history) > trainer.recipe.small_epochs
     gone = full_size and not (run.path / WEIGHTS).is_file()
     if gone and not (_is_best(trainer) and not trainer.tally.steps):
-        wanted = f"{run.path / 'model.safetensors'} is gone, and the state beside it has the weights of another epoch"
+        wanted = f"{run.path / WEIGHTS} is gone, and the state beside it has the weights of another epoch"
         raise ValueError(f"{wanted}; use resume=false to train afresh.")
     trainer.accelerator.wait_for_everyone()  # all have looked
     if trainer.accelerator.is_main_process:

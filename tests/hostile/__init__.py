@@ -18,14 +18,13 @@ class Case:
     happens: Callable[[Path], object]  #: makes it in an empty folder, and gives it to the kit
     says: str = ""  #: a part of the sentence that refuses it; empty where it is used
     gives: str = ""  #: what comes of it where it is used, in words; `happens` asserts it
-    awaits: str = ""  #: the piece of work without which it fails
 
 
 CASES: list[Case] = []
 
 
 def hostile(kind: str, what: str, **outcome: str) -> Callable:
-    """Enter a function into the list; `outcome` is `says`, `gives`, `awaits`."""
+    """Enter a function into the list; `outcome` is `says` or `gives`."""
 
     def enter(happens: Callable[[Path], object]) -> Callable:
         CASES.append(Case(kind, what, happens, **outcome))
@@ -35,9 +34,15 @@ def hostile(kind: str, what: str, **outcome: str) -> Callable:
 
 
 def refused(kind: str, read: Callable[[Path, Any], object], rows: Iterable[tuple]) -> None:
-    """Enter inputs that ``read(folder, content)`` refuses: (what, content, says) and, if need be, awaits."""
-    for what, content, says, *awaits in rows:
-        CASES.append(Case(kind, what, lambda folder, content=content: read(folder, content), says, "", *awaits))
+    """Enter inputs that ``read(folder, content)`` refuses: (what, content, says)."""
+    for what, content, says in rows:
+        CASES.append(Case(kind, what, lambda folder, content=content: read(folder, content), says))
+
+
+def put(file: Path, content: str | bytes) -> Path:
+    """Write a file, text in UTF-8 -> its path."""
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
 
 
 from hostile import archives, lists, networks, pages, pictures, requests, runs, stores, tables  # noqa: E402, F401

@@ -1,7 +1,7 @@
 """Settings, batches and names that somebody typed or pasted."""
 
 from hhlib import runs, settings
-from hostile import hostile, refused
+from hostile import hostile, put, refused
 
 
 def words(_, text):
@@ -51,8 +51,7 @@ def batch(folder, content):
     """A batch of this file."""
     import importlib
 
-    (folder / "own.yml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return importlib.import_module("batch").read(folder / "own.yml")  # of tools/, see tests/conftest.py
+    return importlib.import_module("batch").read(put(folder / "own.yml", content))  # of tools/, see tests/conftest.py
 
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n"

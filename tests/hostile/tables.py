@@ -7,15 +7,14 @@ import numpy as np
 
 from hhlib import data
 from hhlib.data import sources
-from hostile import hostile, refused
+from hostile import hostile, put, refused
 
 
 def table(folder, content):
     """A table of pictures that are there."""
     for name in ("a.jpg", "b.jpg"):
         (folder / name).write_bytes(b"x")
-    (folder / "own.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    return data.table_pool(folder / "own.csv")
+    return data.table_pool(put(folder / "own.csv", content))
 
 
 refused(
