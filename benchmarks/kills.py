@@ -253,7 +253,7 @@ def main() -> int:
         expected, latest = kind.result(whole), min(seconds, given.longest)
         print(f"{given.what}: {seconds:.1f} s and {writes} writes in one go", flush=True)
         while killed < given.kills:
-            folder, ended = Path(home) / f"from{killed}", None
+            folder, ended = Path(home) / f"number{ends}", None
             while not ended:
                 how = plan(given.what, killed, rng, latest, writes) if killed < given.kills else {}
                 ended = attempt(given.what, folder, **how)
