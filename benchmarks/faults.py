@@ -71,8 +71,8 @@ class Place:
         for name in ("hhlib", "tools", "notebooks", "results"):
             (folder / name).symlink_to(PROJECT / name)
 
-    def start(self, command: str) -> subprocess.Popen:
-        """A command in this place, with its fault; the leader of a group of processes."""
+    def start(self, command: str, **streams: int) -> subprocess.Popen:
+        """A command in this place, with its fault; the leader of a group of processes. streams: those of `Popen`."""
         around = {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"} | self.environment
         surroundings = {k: v for k, v in (os.environ | around).items() if v is not None}
         command = re.sub(r"\bpython (?=-|\w+[./])", f"{shlex.quote(sys.executable)} ", command)
@@ -82,7 +82,7 @@ class Place:
         text = f"cd {shlex.quote(str(self.folder))} && {self.before or 'true'}\n{single}{command}"
         how = ["unshare", "--map-root-user", "--mount", "bash", "-o", "pipefail", "-c", text]
         into = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace")
-        return subprocess.Popen(how, env=surroundings, start_new_session=True, **into)
+        return subprocess.Popen(how, env=surroundings, start_new_session=True, **into | streams)
 
     def run(self, command: str) -> tuple[str, int]:
         """What a command said, without its progress, and its exit code."""
@@ -186,6 +186,23 @@ def killed_process(folder: Path) -> Tried:
     return does, *place.end(process), place.left(*STATE)
 
 
+def closed_terminal(folder: Path) -> Tried:
+    """The terminal of a training is closed; then the same command again."""
+    import pty  # of Linux and macOS
+
+    place, does = Place(folder), TRAIN.replace("epochs 3", "epochs 20")
+    keyboard, screen = pty.openpty()
+    process = place.start(f"setsid --ctty --wait {does}", stdin=screen, stdout=screen, stderr=screen)
+    os.close(screen)
+    said = b""
+    while b"epoch   1/" not in said:
+        said += os.read(keyboard, 1 << 12)
+    os.close(keyboard)
+    code = process.wait(60)
+    again, second = place.run(does)
+    return does, "nothing: nobody reads it", code, f"the same command again, exit code {second}: {again}"
+
+
 FAULTS: dict[str, Callable[[Path], Tried]] = {
     "disk full while training": quick(TRAIN, FULL, *STATE),
     "disk full while indexing": quick(INDEX, FULL, "index.json"),
@@ -203,6 +220,8 @@ FAULTS: dict[str, Callable[[Path], Tried]] = {
     "SIGTERM while training": stop(signal.SIGTERM, TRAIN.replace("epochs 3", "epochs 20"), "epoch   1/", group=True),
     "Ctrl-C on the runner": stop(signal.SIGINT, PAGE.format(epochs=20, page="03"), "epoch   1/", group=True),
     "SIGTERM to the runner alone": stop(signal.SIGTERM, PAGE.format(epochs=20, page="03"), "epoch   1/", group=False),
+    "SIGTERM to a batch alone": stop(signal.SIGTERM, BATCH, "job started", group=False),
+    "the terminal is closed while training": closed_terminal,
     "no git, and nothing else on the path": quick(TRAIN, "PATH=/nowhere", *STATE),
     "no HOME, and no place for numba's cache": quick(EVALUATE, HOME="/nowhere", NUMBA_CACHE_DIR="/proc/none"),
     "no HOME: a page": quick(PAGE.format(epochs=1, page="00"), "", "index.html", HOME="/proc/none"),

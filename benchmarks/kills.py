@@ -5,7 +5,7 @@
     training   six epochs of a small network on digits, and its scores
     features   what the frozen backbone sees of 640 digits
     index      160 pictures are indexed, 64 are added, and 20 of those removed
-    batch      two short runs through two pages, with Snakemake
+    batch      two such runs through two pages, with Snakemake
 
 The work is done once in one go, then in processes that get SIGKILL and are started again, until so many were killed.
 Every second kill comes at a random moment of the time that the first process took. The others come just before a
@@ -51,7 +51,7 @@ method: [hybridhash, csq]
 network: [micro]
 bits: [16]
 seed: [0]
-settings: epochs=2 validate_every=2
+settings: epochs=6 validate_every=1 net.embed_dims=8,16,16 net.num_heads=1,1,1 net.depths=1,1,1
 pages: ["03", "04"]
 resources: {threads: 1, mem_mb: 4000, runtime: 20}
 """
@@ -128,7 +128,7 @@ class Index:
 
 
 class Batch:
-    """Two short runs through two pages, with Snakemake."""
+    """Two runs of the small network through two pages, with Snakemake."""
 
     @staticmethod
     def work(folder: Path) -> None:

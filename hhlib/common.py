@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 MAX_BITS = 1024
 MAX_SIDE = 2048  #: of a picture, in pixels: far more than networks see, and one picture still takes only 50 MB
@@ -190,11 +190,32 @@ def _unwritable(file: Path, error: Exception) -> str:
     return ""
 
 
+def ending() -> tuple[signal.Signals, ...]:
+    """The signals that ask a process to end: of Ctrl-C, SIGTERM, of a terminal that is closed; not what it ignores."""
+    hang_up = getattr(signal, "SIGHUP", None)  # which Windows does not have, and `nohup` makes ignored
+    heard = hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM, *[hang_up] * heard)
+
+
+def end(number: int, _frame: object = None) -> NoReturn:
+    """Leave because of a signal."""
+    quiet(number)
+    sys.exit(128 + number)
+
+
+def quiet(number: int | None = None) -> None:
+    """Print to nowhere from now on, if the reader of the output has left or the signal of this number says so."""
+    if number not in (signal.SIGINT, signal.SIGTERM):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # a notebook's is no file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def command(does: Callable[..., int], name: str = "") -> Callable[..., int]:
     """A function that does what a command line asks for -> exit code; whatever stops it is told in one sentence.
 
-    2 for what cannot be done, 130 after Ctrl-C, 141 if nobody reads the output any more, 143 after SIGTERM, which lets
-    `finally` keep what is done. `name` comes before the sentence.
+    2 for what cannot be done, 141 if nobody reads the output any more, 128 and its number after a signal of `ending`,
+    which lets `finally` keep what is done: 130 after Ctrl-C, 143 after SIGTERM. `name` comes before the sentence.
     """
 
     @wraps(does)
@@ -203,13 +224,14 @@ def command(does: Callable[..., int], name: str = "") -> Callable[..., int]:
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # a name that the terminal's encoding does not have
         with suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+            for number in ending()[1:]:
+                signal.signal(number, end)
         try:
             code = does(*arguments)
             print(end="", flush=True)
             return code
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain when it ends
+            quiet()  # Python would complain when it ends
             return 141
         except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
             print(f"{name}{str(error) or type(error).__name__}", file=sys.stderr)

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -103,11 +104,13 @@ def test_an_index_that_does_not_fit_is_told_and_can_be_built_later(pictures, ful
 
 def commanded(does, capsys):
     """Exit code and what was said on standard error."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests run with nohup
         return common.command(does, "tool: ")(), capsys.readouterr().err
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def raising(error):
@@ -132,19 +135,20 @@ def test_a_command_tells_what_stops_it_in_one_line(error, code, said, capsys):
     assert commanded(raising(error), capsys) == (code, said)
 
 
-def test_sigterm_lets_a_command_keep_what_is_done(capsys):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_lets_a_command_keep_what_is_done(number, code, capsys):
     kept = []
 
     def does():
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             signal.pause()
         finally:
             kept.append("done")
 
     with pytest.raises(SystemExit) as ended:
         commanded(does, capsys)
-    assert (ended.value.code, kept) == (143, ["done"])
+    assert (ended.value.code, kept) == (code, ["done"])
 
 
 def test_a_command_ends_quietly_when_its_reader_has_left(monkeypatch, capsys):
@@ -312,3 +316,19 @@ def test_a_signal_to_the_runner_reaches_its_page(number, code, from_tools, tmp_p
     assert said.strip() == "stopped on page page; run this again to resume."
     assert getattr(ended.value, "code", None) == code
     assert (tmp_path / "run" / "notebooks" / "page.ipynb").is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_a_batch_reaches_its_jobs_and_is_raised_once_they_have_ended(number, from_tools, tmp_path, capsys):
+    kept, before = tmp_path / "kept.txt", signal.getsignal(number)
+    job = f"import os, time\ntry:\n    os.kill({os.getpid()}, {int(number)}); time.sleep(60)\n"
+    job += f"except KeyboardInterrupt:\n    time.sleep(0.3); open({str(kept)!r}, 'w').write('kept')\n"
+    try:
+        if number != signal.SIGINT:
+            signal.signal(number, common.end)
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
+            from_tools("batch").together(["sh", "-c", f"{shlex.join([sys.executable, '-c', job])}; exit 1"])
+    finally:
+        signal.signal(number, before)
+    assert kept.read_text() == "kept"
+    assert getattr(ended.value, "code", None) == (None if number == signal.SIGINT else 128 + number)

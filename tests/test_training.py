@@ -415,12 +415,27 @@ def test_a_second_signal_stops_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_request_of_the_system_ends_the_program_with_its_code():
-    with stopping.StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        with pytest.raises(SystemExit) as ended:
-            stop.leave("after step 3 of epoch 1")
-    assert ended.value.code == 143
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_request_of_the_system_ends_the_program_with_its_code(number, code, capsys):
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with stopping.StopRequest() as stop:
+            os.kill(os.getpid(), number)
+            with pytest.raises(SystemExit) as ended:
+                stop.leave("after step 3 of epoch 1")
+    finally:
+        signal.signal(number, before)
+    assert ended.value.code == code
+
+
+def test_a_training_started_with_nohup_does_not_hear_that_its_terminal_is_closed():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.asked(1, torch.device("cpu"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_training_says_in_a_line_that_it_starts_resumes_or_is_done(split, tmp_path, capsys):

@@ -54,7 +54,7 @@ class AskingKernelManager(AsyncKernelManager):
 
 
 class PageStop(StopRequest):
-    """Within a ``with``, the first SIGINT or SIGTERM interrupts the page that runs; a second one ends it at once.
+    """Within a ``with``, the first signal that asks to end interrupts the page that runs; a second ends it at once.
 
     A kernel is in a group of processes of its own, so a signal to the runner does not reach it by itself. A training
     then finishes its step and keeps what is done, see `hhlib.training.stopping`.

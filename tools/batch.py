@@ -14,8 +14,10 @@ import hashlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -204,7 +206,24 @@ def snakemake(given: argparse.Namespace, text: str) -> int:
     path = os.pathsep.join([here, os.environ.get("PATH", "")])
     plugin = os.pathsep.join([f"{PROJECT}/profiles/{given.profile}", os.environ.get("PYTHONPATH", "")])
     surroundings = os.environ | {"PATH": path, "PYTHONPATH": plugin.rstrip(os.pathsep)}  # a profile may bring a plugin
-    return subprocess.run([*command, *given.more], cwd=PROJECT, env=surroundings).returncode
+    return together([*command, *given.more], cwd=PROJECT, env=surroundings)
+
+
+def together(command: list[str], **how) -> int:
+    """Run a command -> its exit code. What asks this process to end reaches the command and all that it started, as
+    Ctrl-C in a terminal does, and is raised once they have ended.
+    """
+    process, stop = subprocess.Popen(command, start_new_session=True, **how), None
+    while process.returncode is None:
+        try:
+            process.wait()
+        except (KeyboardInterrupt, SystemExit) as asked:
+            stop = asked
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.killpg(process.pid, signal.SIGINT)
+    if stop is not None:
+        raise stop
+    return process.returncode
 
 
 def report(batch: Batch) -> None:

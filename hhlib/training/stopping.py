@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from hhlib.common import Told
+from hhlib.common import Told, ending, quiet
 from hhlib.training.scale.processes import several, together
 
 
@@ -14,9 +14,9 @@ class Stopped(Told, KeyboardInterrupt):
 
 
 class StopRequest:
-    """Within a ``with``, the first SIGINT (stop button, Ctrl-C) or SIGTERM only asks to stop; the second stops at once.
+    """Within a ``with``, the first signal that asks to end (`common.ending`) only asks to stop; the second stops at once.
 
-    Outside the main thread signals cannot be caught; they then do what they always do.
+    The stop button of a notebook sends SIGINT, as Ctrl-C does. Outside the main thread signals cannot be caught; they then do what they always do.
     """
 
     EVERY = 10  #: steps between two moments at which several processes agree on whether one of them was asked
@@ -24,7 +24,7 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         self.received, self._before = None, {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ending():
                 self._before[number] = signal.signal(number, self._ask)
         except ValueError:  # not the main thread
             pass
@@ -38,6 +38,7 @@ class StopRequest:
         if self.received is not None:
             raise KeyboardInterrupt("stopped at once; what was done since the last checkpoint is lost.")
         self.received = signal.Signals(number)
+        quiet(number)
         if sys.stderr.isatty():  # a notebook shows only what `leave` says
             print(f"{self.received.name}: stopping after this step, and keeping what is done.", file=sys.stderr)
 
@@ -50,9 +51,9 @@ class StopRequest:
         return bool(together(torch.tensor([self.received is not None], device=device)).any())
 
     def leave(self, where: str) -> None:
-        """Raise what the signal stands for: KeyboardInterrupt, or SystemExit for SIGTERM."""
+        """Raise what the signal stands for: KeyboardInterrupt for SIGINT, or SystemExit."""
         text = f"stopped {where}; run this again to resume."
-        if self.received == signal.SIGTERM:
+        if self.received not in (None, signal.SIGINT):
             print(text, file=sys.stderr)
-            raise SystemExit(128 + signal.SIGTERM)
+            raise SystemExit(128 + self.received)
         raise Stopped(text)

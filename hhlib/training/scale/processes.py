@@ -20,6 +20,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.distributed.nn.functional import all_gather
 from torch.nn.parallel import DistributedDataParallel
 
+from hhlib.common import ending
+
 
 def several() -> bool:
     """Whether this process is one of several."""
@@ -77,7 +79,7 @@ def in_processes(processes: int, work: Callable, arguments: tuple) -> None:
     here = dict(min_nodes=1, max_nodes=1, nproc_per_node=processes, max_restarts=0, start_method="spawn")
     meeting = dict(run_id=uuid4().hex, rdzv_backend="c10d", rdzv_endpoint="localhost:0")
     threads = max(1, torch.get_num_threads() // processes)  # numba's must be the same as PyTorch's, see `hhlib`
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in ending()}
     try:
         with patch_environment(OMP_NUM_THREADS=threads, NUMBA_NUM_THREADS=threads):
             elastic_launch(LaunchConfig(**here, **meeting), _and_leave)(work, arguments)
