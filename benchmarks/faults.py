@@ -133,6 +133,9 @@ OLD_PICTURES = (
 LATIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 UMLAUTS = 'for part in train test; do mv pictures/$part/red "pictures/$part/Äpfel 苹果"; done'
 
+ONE = "dataset: digits\nbits: 8\npages: [3]\n"
+ONE += "settings: epochs=20 net.embed_dims=8,16,16 net.num_heads=1,1,1 net.depths=1,1,1\n"
+
 Tried = tuple[str, str, int, str]  #: what was done, what was said, exit code, what was left
 STATE = ("training_state.pt", "model.safetensors", "history.csv")
 
@@ -186,6 +189,22 @@ def killed_process(folder: Path) -> Tried:
     return does, *place.end(process), place.left(*STATE)
 
 
+def stopped_batch(folder: Path) -> Tried:
+    """A batch gets SIGTERM while its job trains; then the same command again."""
+    place, does = Place(folder), "python tools/batch.py $PWD/one.yml -p runs_dir $PWD/runs"
+    (folder / "one.yml").write_text(ONE, encoding="utf-8")
+    process = place.start(does)
+    while not any("trains" in log.read_text(encoding="utf-8") for log in folder.glob("runs/**/job.log")):
+        time.sleep(0.1)
+    time.sleep(2)
+    os.kill(process.pid, signal.SIGTERM)
+    said, code = place.end(process)
+    (log,) = folder.glob("runs/**/job.log")
+    said = f"{said} | the job: {log.read_text(encoding='utf-8').splitlines()[-2].strip()}"
+    again, second = place.run(does)
+    return does, said, code, f"the same command again, exit code {second}: {again}"
+
+
 def closed_terminal(folder: Path) -> Tried:
     """The terminal of a training is closed; then the same command again."""
     import pty  # of Linux and macOS
@@ -220,7 +239,7 @@ FAULTS: dict[str, Callable[[Path], Tried]] = {
     "SIGTERM while training": stop(signal.SIGTERM, TRAIN.replace("epochs 3", "epochs 20"), "epoch   1/", group=True),
     "Ctrl-C on the runner": stop(signal.SIGINT, PAGE.format(epochs=20, page="03"), "epoch   1/", group=True),
     "SIGTERM to the runner alone": stop(signal.SIGTERM, PAGE.format(epochs=20, page="03"), "epoch   1/", group=False),
-    "SIGTERM to a batch alone": stop(signal.SIGTERM, BATCH, "job started", group=False),
+    "SIGTERM to a batch alone": stopped_batch,
     "the terminal is closed while training": closed_terminal,
     "no git, and nothing else on the path": quick(TRAIN, "PATH=/nowhere", *STATE),
     "no HOME, and no place for numba's cache": quick(EVALUATE, HOME="/nowhere", NUMBA_CACHE_DIR="/proc/none"),

@@ -56,6 +56,40 @@ def test_position_embeddings_and_biases_do_not_decay_under_muon():
         assert decay[id(p)] == (0.5 if p.ndim > 1 and "pos_embed" not in name else 0.0), name
 
 
+def test_muon_for_processors_without_bfloat16_makes_the_same_steps():
+    torch.manual_seed(0)
+    weights, gradients = torch.randn(2, 12, 20), torch.randn(3, 12, 20)
+    ended = []
+    for kind in (setup.Muon, setup.PortableMuon):
+        weight = torch.nn.Parameter(weights[0].clone())  # (out, in)
+        optimizer = kind([weight], lr=0.1)
+        for gradient in gradients:
+            weight.grad = gradient
+            optimizer.step()
+        ended.append(weight.detach() - weights[0])
+    torch.testing.assert_close(*ended, rtol=0, atol=0.02 * ended[0].abs().max().item())  # bfloat16 has 8 bits
+
+
+def test_products_are_summed_in_float32_and_then_rounded():
+    torch.manual_seed(0)
+    x, a, b = torch.randn(9, 7), torch.randn(9, 64), torch.randn(64, 7)
+    x, a, b = (matrix.bfloat16() for matrix in (x, a, b))
+    expected = (0.5 * x.double() + a.double() @ b.double()).bfloat16()
+    with setup.Float32Products():
+        found, into = torch.addmm(x, a, b, beta=0.5), torch.empty_like(x)
+        assert torch.addmm(x, a, b, beta=0.5, out=into) is into
+    assert torch.equal(found, into)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected, rtol=2**-8, atol=0)  # a sum next to the middle may go the other way
+
+
+def test_a_gpu_and_a_processor_with_bfloat16_use_muon_as_it_is(monkeypatch):
+    assert setup.quick_bfloat16(torch.device("cuda"))
+    for capability in ("AVX512", "AVX2", "DEFAULT"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        assert setup.quick_bfloat16(torch.device("cpu")) == (capability == "AVX512")
+
+
 # --- averaged weights, averaged outputs ------------------------------------------------------------------------------
 
 

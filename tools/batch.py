@@ -230,7 +230,8 @@ def report(batch: Batch) -> None:
     """Say which jobs are not finished, and why."""
     missing = [job for job in batch.jobs if not job.finished]
     print(f"\n{len(batch.jobs) - len(missing)} of {len(batch.jobs)} runs are finished.", end="")
-    print(" The same command runs the others:" if missing else f" The table: {batch.folder}/table.md")
+    table = f" The table: {batch.folder}/table.md" if batch.scored else ""
+    print(" The same command runs the others:" if missing else table)
     for job in missing:
         print(f"  {job}: {_reason(job)}")
 

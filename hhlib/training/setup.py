@@ -13,6 +13,7 @@ from timm.optim.muon import Muon
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.overrides import TorchFunctionMode
 
 from hhlib.common import check_choice
 from hhlib.losses import Method
@@ -101,8 +102,35 @@ def optimizer_for(net: nn.Module, loss: Method, recipe: Recipe) -> torch.optim.O
     stays = [p for name, p in parameters if p.ndim == 1 or "pos_embed" in name]
     groups = [{"params": decays, "weight_decay": decay}, {"params": stays, "weight_decay": 0.0}]
     if recipe.optimizer == "muon":
-        return Muon(groups, lr=rate, nesterov=True, betas=(0.9, 0.99), fallback_lr_scale=0.25)
+        kind = Muon if quick_bfloat16(next(net.parameters()).device) else PortableMuon
+        return kind(groups, lr=rate, nesterov=True, betas=(0.9, 0.99), fallback_lr_scale=0.25)
     return torch.optim.AdamW(groups, lr=rate, fused=True)
+
+
+def quick_bfloat16(device: torch.device) -> bool:
+    """Whether PyTorch multiplies matrices of bfloat16, as Muon does, with instructions made for that."""
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+class PortableMuon(Muon):
+    """Muon for processors on which PyTorch multiplies bfloat16 number by number, 30 times slower than float32."""
+
+    def step(self, closure: Callable | None = None) -> Tensor | None:
+        """Change the parameters."""
+        with Float32Products():
+            return super().step(closure)
+
+
+class Float32Products(TorchFunctionMode):
+    """Within a ``with``, products of matrices of bfloat16 are summed in float32 and then rounded, as special
+    instructions do too."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if function not in (torch.addmm, torch.baddbmm):
+            return function(*args, **kwargs)
+        into = kwargs.pop("out", torch.empty_like(args[0]))
+        return into.copy_(function(*(matrix.float() for matrix in args), **kwargs))
 
 
 def schedule_for(optimizer: torch.optim.Optimizer, images: int, recipe: Recipe) -> LRScheduler:
