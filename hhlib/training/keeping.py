@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hhlib import losses
 from hhlib.common import atomic
+from hhlib.data.reading import brief
 from hhlib.reading import read_state, reading
 from hhlib.retrieval import pack
 from hhlib.runs import Run, surroundings, write_json
@@ -67,12 +68,13 @@ def earlier_states(run: Run, record: dict) -> list[Path]:
     with reading(run.path / "run.json", "the record of a run"):
         old = _comparable(run.record)
         old["data"] = {name: new["data"][name] for name in kept_since} | old["data"]  # older runs do not say these
-    for part in ("parameters", "model", "loss", "data"):
-        for name, before, now in _differences(old[part], new[part]):
-            raise ValueError(
-                f"{run.path} holds a run with {name} = {before!r}, but {now!r} is asked for; "
-                "use resume=false to train afresh, or another runs_dir to keep both."
-            )
+        parts = [(old[part], new[part]) for part in ("parameters", "model", "loss", "data")]
+        different = [found for part in parts for found in _differences(*part)]
+    for name, before, now in different[:1]:
+        raise ValueError(
+            f"{run.path} holds a run with {brief(name)} = {brief(repr(before))}, but {now!r} is asked for; "
+            "use resume=false to train afresh, or another runs_dir to keep both."
+        )
     return found
 
 
