@@ -60,10 +60,11 @@ def test_imports_point_down_only(path):
 def test_the_library_is_thin():
     """It was 6,884 lines before pretrained backbones came in, 7,599 before own pictures, index, shell and export did,
     9,480 before the bar of each page and the comparison with reference values did, and 9,617 before every file that
-    may come from a stranger was read within bounds, folders were locked and faults were told in a sentence.
+    may come from a stranger was read within bounds, folders were locked and faults were told in a sentence; 10,896
+    before Muon was quick on every processor and the end of a terminal was heard.
     """
     lines = {path: len(path.read_text().splitlines()) for path in (PROJECT / "hhlib").rglob("*.py")}
-    assert sum(lines.values()) <= 10_900
+    assert sum(lines.values()) <= 10_960
     assert max(lines.values()) <= 300
 
 

@@ -215,6 +215,20 @@ def test_a_run_from_before_a_field_existed_is_known_again(split, tmp_path):
         fit(split, tmp_path, **before_that, choose="queries")
 
 
+def test_a_record_that_lacks_a_part_or_has_a_long_value_is_told_in_a_short_sentence(trained, split, tmp_path):
+    copied(trained, tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    for changed, said in [
+        ({name: part for name, part in record.items() if name != "model"}, "is not the record of a run.*model"),
+        (record | {"model": record["model"] | {"net": "9" * 5000}}, "holds a run with net = '999"),
+        (record | {"loss": record["loss"] | {"a" * 5000: 1}}, "holds a run with aaa"),
+    ]:
+        (tmp_path / "run.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=said) as refused:
+            fit(split, tmp_path)
+        assert len(str(refused.value)) < 1000
+
+
 def test_training_afresh_leaves_nothing_of_the_earlier_run(trained, split, tmp_path):
     copied(trained, tmp_path)
     (tmp_path / "metrics.json").write_text("{}")
