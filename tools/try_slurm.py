@@ -10,7 +10,6 @@ it writes lies in a temporary folder, which is removed at the end, also after Ct
 that have other work too.
 """
 
-import os
 import shlex
 import signal
 import subprocess
@@ -18,9 +17,11 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import batch as batches
+import psutil
 from private_slurm import Cluster, missing, wait_for
 
 PROJECT = batches.PROJECT
@@ -181,7 +182,10 @@ class Trial:
     def stop(self) -> None:
         """End the batch, if it runs, without its leave."""
         if self.process and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            batch = psutil.Process(self.process.pid)
+            for process in (batch, *batch.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             self.end()
 
     def at_work(self, node: str) -> dict | None:
