@@ -209,7 +209,8 @@ def show_training_lines() -> None:
 def execute(path: Path, folder: Path, values: dict) -> bool:
     """Run one notebook into the run's folder; False, with the reason printed, if it failed.
 
-    Raises KeyboardInterrupt or SystemExit after SIGINT or another signal that asks to end, once the page has kept what it did.
+    Raises KeyboardInterrupt after SIGINT, SystemExit after another signal that asks to end, once the page has kept what
+    it did.
     """
     target = folder / "notebooks" / path.name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ def fit(split: Split, run: Run, settings: Settings, reports: Iterable[Report] = 
         ConnectionError: if the recipe wants pretrained weights that cannot be fetched.
         MemoryError: if the GPU's memory is too small for a step.
         FloatingPointError: if the loss is no longer finite; the last state that was kept stays on disk.
-        KeyboardInterrupt, SystemExit: after SIGINT or another signal that asks to end, once everything that was done is on disk.
+        KeyboardInterrupt, SystemExit: after SIGINT or another signal that asks to end, once what was done is on disk.
         RuntimeError: if another process works in the folder of the run; or if one of several processes fails, with its
             reason; what was kept stays on disk.
         Unwritable: if the disk is full or read-only; what was kept before stays on disk.

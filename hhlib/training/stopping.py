@@ -14,9 +14,10 @@ class Stopped(Told, KeyboardInterrupt):
 
 
 class StopRequest:
-    """Within a ``with``, the first signal that asks to end (`common.ending`) only asks to stop; the second stops at once.
+    """Within a ``with``, the first signal of `common.ending` only asks to stop; the second stops at once.
 
-    The stop button of a notebook sends SIGINT, as Ctrl-C does. Outside the main thread signals cannot be caught; they then do what they always do.
+    The stop button of a notebook sends SIGINT, as Ctrl-C does. Outside the main thread signals cannot be caught; they
+    then do what they always do.
     """
 
     EVERY = 10  #: steps between two moments at which several processes agree on whether one of them was asked
