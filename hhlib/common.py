@@ -193,8 +193,8 @@ def _unwritable(file: Path, error: Exception) -> str:
 def ending() -> tuple[signal.Signals, ...]:
     """The signals that ask a process to end: of Ctrl-C, SIGTERM, of a terminal that is closed; not what it ignores."""
     hang_up = getattr(signal, "SIGHUP", None)  # which Windows does not have, and `nohup` makes ignored
-    heard = hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN
-    return (signal.SIGINT, signal.SIGTERM, *[hang_up] * heard)
+    heard = () if hang_up is None or signal.getsignal(hang_up) == signal.SIG_IGN else (hang_up,)
+    return (signal.SIGINT, signal.SIGTERM, *heard)
 
 
 def end(number: int, _frame: object = None) -> NoReturn:
