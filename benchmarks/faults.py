@@ -200,7 +200,7 @@ def stopped_batch(folder: Path) -> Tried:
     os.kill(process.pid, signal.SIGTERM)
     said, code = place.end(process)
     (log,) = folder.glob("runs/**/job.log")
-    said = f"{said} | the job: {log.read_text(encoding='utf-8').splitlines()[-2].strip()}"
+    said = f"{said} | the job: {log.read_text(encoding='utf-8').splitlines()[-1].strip()}"
     again, second = place.run(does)
     return does, said, code, f"the same command again, exit code {second}: {again}"
 
@@ -209,9 +209,9 @@ def closed_terminal(folder: Path) -> Tried:
     """The terminal of a training is closed; then the same command again."""
     import pty  # of Linux and macOS
 
-    place, does = Place(folder), TRAIN.replace("epochs 3", "epochs 20")
+    place, does = Place(folder, 'exec 0<>"$(tty)"'), TRAIN.replace("epochs 3", "epochs 20")
     keyboard, screen = pty.openpty()
-    process = place.start(f"setsid --ctty --wait {does}", stdin=screen, stdout=screen, stderr=screen)
+    process = place.start(does, stdin=screen, stdout=screen, stderr=screen)  # which opens its terminal, and so owns it
     os.close(screen)
     said = b""
     while b"epoch   1/" not in said:
