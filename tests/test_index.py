@@ -313,7 +313,7 @@ def test_codes_and_vectors_that_are_not_the_encoder_s_are_refused(pictures, tmp_
         ("codes", lambda x: x | 1, "codes.npy is not codes of 12 bits.*has a bit set beyond"),
         ("codes", lambda x: x[:, :1], "codes.npy is not codes of 12 bits"),
         ("vectors", lambda x: x[:, :5], "has 5 numbers a vector, but this index needs 1280"),
-        ("vectors", lambda x: x * np.float16(np.nan), "vectors are damaged: some of their numbers are not finite"),
+        ("vectors", lambda x: x * np.float16(np.nan), r"vectors\.npy is damaged: not all of its numbers are finite"),
     ]:
         file = folder / f"{name}.npy"
         whole = file.read_bytes()

@@ -60,8 +60,9 @@ def similarities(segments: Sequence[Segment], vector: np.ndarray, rows: np.ndarr
     which = np.searchsorted(starts, rows, side="right") - 1
     for number in np.unique(which):
         here = which == number
-        found[here] = segments[number].vectors[rows[here] - starts[number]]
-    if not np.isfinite(found).all():
-        raise Damaged("the index's vectors are damaged: some of their numbers are not finite; build it again.")
+        found[here] = (vectors := segments[number].vectors)[rows[here] - starts[number]]
+        if not np.isfinite(found[here]).all():
+            name = getattr(vectors, "filename", "a part of the index")
+            raise Damaged(f"{name} is damaged: not all of its numbers are finite; build the index again.")
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(vector)
     return (found @ vector / np.maximum(lengths, np.finfo(np.float32).tiny)).clip(-1, 1)
