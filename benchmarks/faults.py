@@ -268,6 +268,8 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="faults; all without")
     parser.add_argument("--keep", type=Path, help="a table to write")
     given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # what is tried must not inherit that they are ignored
     rows = {}
     if given.keep and given.keep.is_file():
         with given.keep.open(encoding="utf-8", newline="") as file:

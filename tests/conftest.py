@@ -1,5 +1,6 @@
 """Settings of all tests."""
 
+import signal
 from importlib import import_module
 from pathlib import Path
 
@@ -11,6 +12,8 @@ usual = dict(deadline=None)  # how long a case takes says nothing about the code
 settings.register_profile("kit", **usual, stateful_step_count=15)
 settings.register_profile("long", **usual, stateful_step_count=40, max_examples=4000)  # for test_*_machine.py
 settings.load_profile("kit")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background of a script
 
 
 @pytest.fixture

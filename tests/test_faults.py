@@ -326,9 +326,11 @@ def test_a_signal_to_a_batch_reaches_its_jobs_and_is_raised_once_they_have_ended
     try:
         if number != signal.SIGINT:
             signal.signal(number, common.end)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
         with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
             from_tools("batch").together(["sh", "-c", f"{shlex.join([sys.executable, '-c', job])}; exit 1"])
     finally:
         signal.signal(number, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     assert kept.read_text() == "kept"
     assert getattr(ended.value, "code", None) == (None if number == signal.SIGINT else 128 + number)

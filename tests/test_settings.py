@@ -243,3 +243,10 @@ def test_the_command_line_refuses_what_python_refuses(
 def test_a_changed_recipe_is_checked_again():
     with pytest.raises(ValueError, match="clip is -1"):
         replace(settings.Recipe(), clip=-1.0)
+
+
+@pytest.mark.parametrize("text", ["x" * 9000, "x" * 9000 + "=1", f"bits={'9' * 9000}", f"method={'x' * 9000}"])
+def test_a_long_value_is_refused_in_a_short_sentence(text):
+    with pytest.raises(ValueError, match=r"^.+ \.\.\. .+\.") as refused:
+        settings.read(text)
+    assert len(str(refused.value)) < 1000

@@ -57,7 +57,8 @@ def read(text: str = "", **values: Any) -> Settings:
     try:
         return _read(_by_full_name([*split(text), *values.items()]))
     except ValueError as error:
-        raise Refused(str(error)) from None
+        said = str(error)  # which repeats a value, however long it is
+        raise Refused(said if len(said) < 1000 else f"{said[:500]} ... {said[-400:]}") from None
 
 
 def _read(given: dict[str, Any]) -> Settings:
