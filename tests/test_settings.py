@@ -247,6 +247,6 @@ def test_a_changed_recipe_is_checked_again():
 
 @pytest.mark.parametrize("text", ["x" * 9000, "x" * 9000 + "=1", f"bits={'9' * 9000}", f"method={'x' * 9000}"])
 def test_a_long_value_is_refused_in_a_short_sentence(text):
-    with pytest.raises(ValueError, match=r"^.+ \.\.\. .+\.") as refused:
+    with pytest.raises(ValueError, match="setting|bits|method") as refused:
         settings.read(text)
     assert len(str(refused.value)) < 1000
