@@ -42,8 +42,6 @@ class Watch(TorchDispatchMode):
 @pytest.fixture(scope="module")
 def lacking():
     """Operations with kernels for CPUs and none for Apple's GPUs, by the list from which PyTorch is built."""
-    if torch.__version__ < "2.10":
-        pytest.skip("Apple's GPUs are used with PyTorch 2.10 or newer")
     folder = Path(importlib.util.find_spec("torchgen").submodule_search_locations[0])
     text = (folder / "packaged/ATen/native/native_functions.yaml").read_text(encoding="utf-8")
     blocks = {block.split("(")[0].strip(): block for block in text.split("\n- func:")[1:]}

@@ -3,7 +3,7 @@
 import ast
 import re
 import subprocess
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,7 @@ def test_every_pinned_package_installs_on_the_oldest_python():
         named = f"{package.metadata['Name']}=={package.version}"
         told.setdefault(named, package.metadata.get("Requires-Python") or "")
     known = {name: wanted for name, wanted in told.items() if name.lower() in pinned}
-    if len(known) < 100:
+    if f"torch=={version('torch')}" not in pinned:
         pytest.skip("other versions than the pinned ones are installed")
+    assert len(known) > 100
     assert [name for name, wanted in known.items() if not SpecifierSet(wanted).contains("3.11.0")] == []

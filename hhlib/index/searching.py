@@ -60,7 +60,8 @@ def similarities(segments: Sequence[Segment], vector: np.ndarray, rows: np.ndarr
     which = np.searchsorted(starts, rows, side="right") - 1
     for number in np.unique(which):
         here = which == number
-        found[here] = (vectors := segments[number].vectors)[rows[here] - starts[number]]
+        vectors = segments[number].vectors
+        found[here] = vectors[rows[here] - starts[number]]
         if not np.isfinite(found[here]).all():
             name = getattr(vectors, "filename", "a part of the index")
             raise Damaged(f"{name} is damaged: not all of its numbers are finite; build the index again.")

@@ -13,6 +13,7 @@ import pandas as pd
 from hhlib import losses
 from hhlib import network as networks
 from hhlib.common import Refused, check_whole, nearest
+from hhlib.data.reading import brief
 from hhlib.settings.fields import DOTTED, Recipe, Settings, recipe_for
 
 WANTED = {bool: "true or false", int: "a whole number", float: "a number", NoneType: "none"}
@@ -57,8 +58,7 @@ def read(text: str = "", **values: Any) -> Settings:
     try:
         return _read(_by_full_name([*split(text), *values.items()]))
     except ValueError as error:
-        said = str(error)  # which repeats a value, however long it is
-        raise Refused(said if len(said) < 1000 else f"{said[:500]} ... {said[-400:]}") from None
+        raise Refused(brief(error, 900)) from None  # it repeats a value, however long that is
 
 
 def _read(given: dict[str, Any]) -> Settings:

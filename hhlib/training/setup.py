@@ -27,8 +27,7 @@ LEFT_OVER = re.compile(r"(LOCAL_)?(RANK|WORLD_SIZE)|(PMI|MPI|OMPI|MV2)_\w*(RANK|
 
 def devices() -> list[str]:
     """What PyTorch can compute on here, the fastest first: "cuda", "mps" (Apple's GPUs), and always "cpu"."""
-    apple = torch.backends.mps.is_available() and torch.__version__ >= "2.10"  # older ones lack operations there
-    return ["cuda"] * torch.cuda.is_available() + ["mps"] * apple + ["cpu"]
+    return ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available() + ["cpu"]
 
 
 def choose_device(device: str, here: Sequence[str] = ()) -> str:
@@ -126,11 +125,12 @@ class Float32Products(TorchFunctionMode):
     instructions do too."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
         if func not in (torch.addmm, torch.baddbmm):
             return func(*args, **kwargs)
-        into = kwargs.pop("out", torch.empty_like(args[0]))
-        return into.copy_(func(*(matrix.float() for matrix in args), **kwargs))
+        into = kwargs.pop("out", None)
+        product = func(*(matrix.float() for matrix in args), **kwargs)
+        return product.to(args[0].dtype) if into is None else into.copy_(product)
 
 
 def schedule_for(optimizer: torch.optim.Optimizer, images: int, recipe: Recipe) -> LRScheduler:
