@@ -44,14 +44,14 @@ def choose_precision(precision: str, device: str, cpu=torch.cpu) -> str:
     """ "auto" is bf16 where the hardware multiplies it natively; elsewhere bf16 works but is slower than float32.
 
     On Apple's GPUs, where it was never measured, "auto" is float32.
-    cpu: says what this CPU can do, for tests of others.
+    cpu: says what a CPU can do; versions of PyTorch before 2.10 do not, and "auto" is then float32.
     """
     check_choice("precision", precision, ("auto", "float32", "bf16"))
     if precision != "auto":
         return precision
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    can = cpu.get_capabilities() if device == "cpu" else {}
+    can = cpu.get_capabilities() if device == "cpu" and hasattr(cpu, "get_capabilities") else {}
     return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "float32"
 
 
