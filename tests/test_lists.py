@@ -93,7 +93,7 @@ def test_what_is_written_is_read(tmp_path_factory, paths, data_, width, suffix):
         (gzip.compress(b"a.jpg 1 0\n" * 50, mtime=0)[:30], "train.txt is a gzip file"),
         (gzip.compress(b"a.jpg 1 0\n", mtime=0)[:-6] + b"xxxxxx", "train.txt is a gzip file"),
         (gzip.compress(b"a.jpg 1 0\n" * 50, mtime=0)[:12] + b"\xff" * 30, "train.txt is a gzip file that is damaged"),
-        (gzip.compress(b"x" * 3_000_000), "train.txt line 1 has more than 1,048,576 bytes"),
+        (gzip.compress(b"x" * 3_000_000, mtime=0), "train.txt line 1 has more than 1,048,576 bytes"),
         (b"a\0.jpg 1 0\n", r"line 1: no file can be called 'a.x00.jpg': too long, a zero byte or no text"),
         (b"a" * 5000 + b".jpg 1 0\n", "line 1: no file can be called 'a{200}[.]{3}'"),
         ("a.jpg 1 " + "9" * 5000, "line 1: a label is '9{200}[.]{3}', but"),

@@ -535,7 +535,7 @@ def test_bf16_trains_too(split, tmp_path):
 def test_precision_is_chosen_by_what_the_machine_says():
     fast, slow = {"amx_bf16": True}, {"avx512_bf16": False}
     cpus = [SimpleNamespace(get_capabilities=lambda can=can: can) for can in (fast, slow)]
-    cpus += [SimpleNamespace()]  # PyTorch before 2.10 says nothing, and float32 is safe
+    cpus += [SimpleNamespace()]  # PyTorch 2.10 says nothing, and float32 is safe
     assert [training.choose_precision("auto", "cpu", cpu) for cpu in cpus] == ["bf16", "float32", "float32"]
     assert training.choose_precision("bf16", "cpu", cpus[2]) == "bf16"
 
