@@ -214,8 +214,10 @@ def together(command: list[str], **how) -> int:
     Ctrl-C in a terminal does, and is raised once they have ended.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job would inherit that it is ignored
-    process, stop = subprocess.Popen(command, start_new_session=True, **how), None
-    signal.signal(signal.SIGINT, before)
+    try:
+        process, stop = subprocess.Popen(command, start_new_session=True, **how), None
+    finally:
+        signal.signal(signal.SIGINT, before)
     while process.returncode is None:
         try:
             process.wait()

@@ -44,7 +44,7 @@ def choose_precision(precision: str, device: str, cpu=torch.cpu) -> str:
     """ "auto" is bf16 where the hardware multiplies it natively; elsewhere bf16 works but is slower than float32.
 
     On Apple's GPUs, where it was never measured, "auto" is float32.
-    cpu: says what a CPU can do; PyTorch 2.10 does not yet, and "auto" is then float32.
+    cpu: says what a CPU can do. In PyTorch 2.10 it does not, and "auto" is then float32.
     """
     check_choice("precision", precision, ("auto", "float32", "bf16"))
     if precision != "auto":
